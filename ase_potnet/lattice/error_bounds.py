@@ -1,0 +1,53 @@
+"""What can be said of the error of a sum: whether a tolerance is within reach, and a proven bound."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_potnet.lattice.plan import Plan, prefactors
+from ase_potnet.lattice.potentials.base import Decomposition
+
+Array = NDArray[np.float64]
+
+
+def check_tolerance(tolerance: float) -> float:
+    """The tolerance as a float. Raises ValueError."""
+    try:
+        value = float(tolerance)
+    except (TypeError, ValueError):
+        raise ValueError(f"tolerance must be a positive number, got {tolerance!r}") from None
+    if not (math.isfinite(value) and 0 < value < 1e6):
+        raise ValueError(f"tolerance must be a positive number, got {tolerance!r}")
+    return value
+
+
+def rounding_error(plan: Plan, decomposition: Decomposition, dtype: torch.dtype) -> Array:
+    """Estimated rounding error of the terms every sum contains: self term and k = 0. (S,), physical units"""
+    largest = np.zeros(len(plan.index))
+    for primitive, whole, factor in zip(
+        decomposition.primitives, plan.complete, prefactors(plan, decomposition), strict=True
+    ):
+        if whole:
+            continue
+        own = 1 / primitive.p if primitive.alpha == 0 else 1.0
+        zero = math.pi ** (0.5 * plan.d) / plan.volume * 2.0
+        largest = np.maximum(largest, factor * (abs(own) + zero))
+    return 4 * torch.finfo(dtype).eps * largest
+
+
+def check_reachable(plan: Plan, decomposition: Decomposition, dtype: torch.dtype) -> None:
+    """Raises ValueError where rounding alone exceeds the tolerance."""
+    rounding = rounding_error(plan, decomposition, dtype)
+    floor = np.maximum(rounding, 0.25 * torch.finfo(dtype).eps)
+    worst = int(np.argmax(floor / plan.tolerance))
+    if floor[worst] > plan.tolerance[worst]:
+        hint = " or use float64" if dtype == torch.float32 else ""
+        raise ValueError(
+            f"tolerance {plan.tolerance[worst]:.1e} is below what {dtype} can reach for structure "
+            f"{plan.index[worst]} (about {floor[worst]:.1e}); raise it{hint}"
+        )

@@ -1,0 +1,220 @@
+r"""The reciprocal-space part of slabs and wires, in reduced units.
+
+Poisson-resum the periodic directions of every Gaussian only. With z the distance along the others,
+
+    long(v) = pi^(d/2)/V_d sum_k exp(i k v) \int_0^1 t^(p-1-d/2) exp(-(k^2 + alpha^2)/4t - t z^2) dt,
+
+by quadrature in t. Nodes are shared by all wave vectors and potentials; for each node, exp(-t z^2) multiplies one
+matrix product over k. The k = 0 term of a power law has its own quadrature in u = sqrt(t), where it is entire.
+Source: A. Grzybowski, E. Gwóźdź, A. Bródka, Phys. Rev. B 61, 6706 (2000) for the slab, with t kept as the variable.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_potnet.lattice.buckets import Bucket
+from ase_potnet.lattice.plan import prefactors
+from ase_potnet.lattice.potentials.base import Decomposition, Primitive
+from ase_potnet.lattice.reciprocal_space import pair_products, plane_waves
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MixtureQuadrature:
+    """Quadrature over t in (0, 1) of the long range of one slab or wire, in reduced units.
+
+    nodes (Q,) and weights (n, Q): for k != 0, and k = 0 of screened potentials, the integral over t of
+    t^(p-1-d/2) g(t) is sum_q weights g(nodes). zero_nodes (Z,), zero_weights (n, Z), zero_constant (n,): the k = 0
+    term of a power law is constant + sum_z weights (exp(-t z^2) - 1), Hadamard's finite part where it diverges.
+    """
+
+    nodes: Tensor
+    weights: Tensor
+    zero_nodes: Tensor
+    zero_weights: Tensor
+    zero_constant: Tensor
+    error: Array  # (n,) measured against a much finer rule, per unit prefactor
+
+
+_RULES = (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 200, 256)
+
+
+def mixture_quadrature(
+    primitives: list[Primitive], alphas: list[float], d: int, k2: Array, z2_max: float, tolerance: Array
+) -> MixtureQuadrature:
+    """The smallest Gauss-Legendre rules (in ln t, and in sqrt(t) for k = 0) that are accurate to ``tolerance``.
+
+    k2: squared wave numbers that occur (without 0). tolerance: (n,) on the integral over t. The error is measured
+    against a rule twice as fine over the whole range of k^2 and z^2 that occurs.
+    """
+    p = np.array([primitive.p for primitive in primitives])
+    alpha = np.array(alphas)
+    screened = alpha > 0
+    decays = [0.25 * (np.min(k2) + a * a) for a in alpha] if len(k2) else []
+    decays += [0.25 * a * a for a in alpha[screened]]
+    lower = math.log(min([0.02 * min(decays), 0.5]) if decays else 0.5)
+    samples = np.unique(np.quantile(k2, (0, 0.05, 0.3, 1))) if len(k2) else np.zeros(0)
+    z2 = np.concatenate(([0.0], np.geomspace(1e-3, max(z2_max, 1e-2), 12)))
+    power = (p - 0.5 * d)[:, None]
+
+    def rule(n: int) -> tuple[Array, Array]:
+        u, w = legendre(n, lower, 0.0)
+        return np.exp(u), w * np.exp(power * u)
+
+    def integrals(n: int) -> Array:
+        t, w = rule(n)
+        kappa = 0.25 * (np.append(samples, 0.0)[None, :] + alpha[:, None] ** 2)  # (n, K)
+        with np.errstate(divide="ignore"):
+            damping = np.exp(-kappa[:, :, None] / t) * (kappa > 0)[:, :, None]
+        return np.einsum("nq,nkq,zq->nkz", w, damping, np.exp(-z2[:, None] * t))
+
+    def zero_rule(n: int) -> tuple[Array, Array]:
+        u, w = legendre(n, 0.0, 1.0)
+        return u * u, np.where(screened[:, None], 0.0, 2 * w * u ** (2 * power - 1))
+
+    def zero_integrals(n: int) -> Array:
+        t, w = zero_rule(n)
+        return np.einsum("nq,zq->nz", w, np.expm1(-z2[:, None] * t))
+
+    fine, zero_fine = integrals(512), zero_integrals(512)
+    for n in _RULES:
+        error = np.abs(integrals(n) - fine).max(axis=(1, 2))
+        if (error < tolerance).all():
+            break
+    for n_zero in _RULES:
+        zero_error = np.abs(zero_integrals(n_zero) - zero_fine).max(axis=1)
+        if (zero_error < tolerance).all():
+            break
+    t, w = rule(n)
+    t_zero, w_zero = zero_rule(n_zero)
+    with np.errstate(divide="ignore"):
+        constant = np.where(screened | (power[:, 0] == 0), 0.0, 1 / power[:, 0])
+    return MixtureQuadrature(
+        *(torch.from_numpy(x) for x in (t, w, t_zero, w_zero, constant)), error=error * len(k2) + zero_error
+    )
+
+
+def to_like(rule: MixtureQuadrature, like: Tensor) -> MixtureQuadrature:
+    """The quadrature with the dtype and device of ``like``."""
+    names = ("nodes", "weights", "zero_nodes", "zero_weights", "zero_constant")
+    return MixtureQuadrature(**{name: getattr(rule, name).to(like) for name in names}, error=rule.error)
+
+
+def partial_fourier(bucket: Bucket, decomposition: Decomposition) -> PartialFourier:
+    """Quadrature rule and wave vectors of the only structure of a bucket, for its split primitives."""
+    plan, split = bucket.plan, bucket.plan.split
+    s = int(bucket.members[0])
+    waves, _ = bucket.waves()
+    host_waves = waves[0].detach().cpu().numpy().astype(np.float64)
+    across = bucket.across[0].detach()
+    extent = across.amax(0) - across.amin(0)
+    alphas = [decomposition.primitives[k].alpha / float(plan.scale[s]) for k in split]
+    prefactor = math.pi ** (0.5 * plan.d) / plan.volume[s]
+    factors = np.array([prefactors(plan, decomposition)[k][s] for k in split])
+    rule = mixture_quadrature(
+        [decomposition.primitives[k] for k in split],
+        alphas,
+        plan.d,
+        np.einsum("xm,xm->m", host_waves, host_waves),
+        float((extent**2).sum()),
+        1e-3 * plan.tolerance[s] / (factors * prefactor * (2 * host_waves.shape[1] + 1)),
+    )
+    rule = to_like(rule, bucket.positions)
+    return PartialFourier(
+        rule=rule,
+        alphas=bucket.positions.new_tensor(alphas),
+        waves=waves[0],
+        prefactor=math.pi ** (0.5 * plan.d) / bucket.volume[0],
+    )
+
+
+@dataclass(frozen=True)
+class PartialFourier:
+    """Everything the long range of one slab or wire needs. Reduced units."""
+
+    rule: MixtureQuadrature
+    alphas: Tensor  # (n,)
+    waves: Tensor  # (3, M) one of each pair k, -k; without 0
+    prefactor: Tensor  # () pi^(d/2)/V_d
+
+    def node_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights (Q, n, M) of k != 0, the 2 for the pair k, -k included, and (Q, n) of k = 0 (screened only)."""
+        k2 = self.waves[0] ** 2 + self.waves[1] ** 2 + self.waves[2] ** 2
+        kappa = 0.25 * (k2[None, :] + self.alphas[:, None] ** 2)  # (n, M)
+        base = self.prefactor * self.rule.weights.T  # (Q, n)
+        finite = 2 * base[:, :, None] * torch.exp(-kappa / self.rule.nodes[:, None, None])
+        damping = torch.exp(-0.25 * self.alphas**2 / self.rule.nodes[:, None])
+        return finite, base * damping * (self.alphas > 0)
+
+
+def partial_long_range(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], parts: PartialFourier) -> Tensor:
+    """Long range between two sets of atoms of one slab or wire.
+
+    left, right: positions (I, 3) and their components along the non-periodic directions (I, 3).
+    Returns (n, I, J).
+    """
+    separation = left[1][:, None, :] - right[1][None, :, :]
+    z2 = separation[..., 0] ** 2 + separation[..., 1] ** 2 + separation[..., 2] ** 2  # (I, J)
+    wave_left = plane_waves(left[0][None], parts.waves[None])
+    wave_right = plane_waves(right[0][None], parts.waves[None])
+    finite, zero = parts.node_weights()
+    rule = parts.rule
+    total = (parts.prefactor * rule.zero_constant)[:, None, None].expand(-1, *z2.shape)
+    for q in range(len(rule.nodes)):
+        products = pair_products(wave_left, wave_right, finite[q][None])[0]  # (n, I, J)
+        total = total + torch.exp(-rule.nodes[q] * z2) * (products + zero[q][:, None, None])
+    for q in range(len(rule.zero_nodes)):
+        weight = parts.prefactor * rule.zero_weights[:, q]
+        total = total + weight[:, None, None] * torch.expm1(-rule.zero_nodes[q] * z2)
+    return total
+
+
+def partial_long_range_field(
+    left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], parts: PartialFourier
+) -> Tensor:
+    """Minus the gradient of ``partial_long_range`` with respect to the left positions. Returns (n, I, J, 3)."""
+    separation = left[1][:, None, :] - right[1][None, :, :]
+    z2 = separation[..., 0] ** 2 + separation[..., 1] ** 2 + separation[..., 2] ** 2
+    wave_left = plane_waves(left[0][None], parts.waves[None])
+    wave_right = plane_waves(right[0][None], parts.waves[None])
+    n_waves = parts.waves.shape[1]
+    # d/dr_i [cos|sin]_i = [-sin|cos]_i k, so minus the gradient pairs [sin|-cos]_i with [cos|sin]_j
+    turned = torch.cat((wave_left[..., n_waves:], -wave_left[..., :n_waves]), dim=2)
+    finite, zero = parts.node_weights()
+    rule = parts.rule
+    total = z2.new_zeros(len(parts.alphas), *z2.shape, 3)
+    for q in range(len(rule.nodes)):
+        gaussian = torch.exp(-rule.nodes[q] * z2)
+        products = pair_products(wave_left, wave_right, finite[q][None])[0] + zero[q][:, None, None]
+        along = (2 * rule.nodes[q] * gaussian * products).unsqueeze(-1) * separation
+        across = [
+            pair_products(turned, wave_right, (finite[q] * parts.waves[axis])[None])[0]
+            for axis in range(3)
+        ]
+        total = total + along + gaussian[None, :, :, None] * torch.stack(across, dim=-1)
+    for q in range(len(rule.zero_nodes)):
+        t = rule.zero_nodes[q]
+        weight = parts.prefactor * rule.zero_weights[:, q] * 2 * t
+        total = total + (weight[:, None, None] * torch.exp(-t * z2)).unsqueeze(-1) * separation
+    return total
+
+
+def legendre(n: int, lower: float, upper: float) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes and weights on [lower, upper]."""
+    nodes, weights = _unit_legendre(n)
+    half = 0.5 * (upper - lower)
+    return lower + half * (nodes + 1), half * weights
+
+
+@lru_cache(maxsize=64)
+def _unit_legendre(n: int) -> tuple[Array, Array]:
+    return np.polynomial.legendre.leggauss(n)

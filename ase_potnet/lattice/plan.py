@@ -1,0 +1,301 @@
+"""Splitting parameter, cut-offs, images and wave vectors of every structure of a batch (host, numpy).
+
+The splitting eta balances the two sums with a cost model; the cut-offs follow from the bounds of ``bounds``, half
+the tolerance to each side. Nothing here is differentiated: a lattice sum does not depend on eta, and depends on the
+cut-offs by less than the tolerance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_potnet.lattice.bounds import MixtureTail, exponential_cutoff
+from ase_potnet.lattice.potentials.base import Decomposition
+from ase_potnet.lattice.reduction import (
+    covering_radius_bound,
+    dual_basis,
+    gram_schmidt_lengths,
+    group_rows,
+    integer_grid,
+    reduce_basis,
+)
+from ase_potnet.lattice.structures import Structures
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# sqrt(eta) * V^(1/3) above which float32 loses the self term to cancellation (r^-6: 36-fold at 3.5)
+_LARGEST_FLOAT32_SPLIT = 2.5
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Integer points (as floats) of each structure, consecutive: points (n, d), count (S,), first (S,)."""
+
+    points: Array
+    count: Integers
+
+    @property
+    def first(self) -> Integers:
+        return np.cumsum(self.count) - self.count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to sum over S structures that have d periodic directions and the same ``complete`` flags.
+
+    Reduced units: lengths times ``scale`` = sqrt(eta).
+    """
+
+    index: Integers  # (S,) structures of the batch
+    d: int
+    axes: Integers  # (S, d) rows of the cell that are periodic
+    transform: Integers  # (S, d, d) reduced basis = transform @ cell[axes]
+    basis: Array  # (S, d, 3) reduced basis, reduced units
+    scale: Array  # (S,) sqrt(eta), 1/Å
+    volume: Array  # (S,) of the cell, reduced units
+    covering: Array  # (S,) covering radius bound of the lattice, reduced units
+    dual_covering: Array  # (S,) that of the lattice of k/2
+    cutoff: Array  # (S,) real space, reduced units
+    wave_cutoff: Array  # (S,) |k|/2, reduced units
+    tolerance: Array  # (S,) absolute, physical units
+    complete: tuple[bool, ...]  # per primitive: summed whole in real space, no Ewald split
+    images: Ragged  # lattice points of the real-space sum
+    waves: Ragged  # wave vectors, one of each pair k, -k; k = 0 left out
+
+    @property
+    def split(self) -> list[int]:
+        """Primitives that have a long-range part."""
+        return [k for k, whole in enumerate(self.complete) if not whole]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Cost model: time = real * (images per pair) + wave * (wave vectors) per structure. Both (S,), same unit."""
+
+    real: Array
+    wave: Array
+
+
+CostModel = Callable[[Integers, int, int], Costs]  # (n_atoms (S,), split primitives, periodic directions)
+
+
+def plan_sums(
+    structures: Structures, decomposition: Decomposition, tolerance: Array, model: CostModel, single_precision: bool
+) -> list[Plan]:
+    """Plans that together cover the batch. tolerance: (B,) absolute, on every sum of a potential.
+
+    Raises ValueError naming cell where the periodic vectors are dependent.
+    """
+    plans = []
+    n_periodic = structures.pbc.sum(axis=1)
+    for d in np.unique(n_periodic):
+        index = np.flatnonzero(n_periodic == d)
+        # stable sort of the flags puts the periodic rows first
+        axes = np.argsort(~structures.pbc[index], axis=1, kind="stable")[:, :d]
+        rows = np.take_along_axis(structures.host_cell[index], axes[:, :, None], axis=1)
+        try:
+            lattices = _measure(rows)
+        except ValueError as error:
+            raise ValueError(_rename_structure(str(error), index)) from None
+        scale, complete, farthest = _choose_split(
+            structures.n_atoms[index], lattices, decomposition, tolerance[index], model, single_precision
+        )
+        codes = complete @ (1 << np.arange(complete.shape[1]))
+        for code in np.unique(codes):
+            members = np.flatnonzero(codes == code)
+            plans.append(
+                _finish_plan(
+                    index[members],
+                    axes[members],
+                    lattices,
+                    members,
+                    scale[members],
+                    tuple(bool(flag) for flag in complete[members[0]]),
+                    farthest[members],
+                    decomposition,
+                    tolerance[index[members]],
+                )
+            )
+    return plans
+
+
+def _rename_structure(message: str, index: Integers) -> str:
+    words = message.split(" ")
+    place = words.index("structure") + 1
+    words[place] = str(int(index[int(words[place])]))
+    return " ".join(words)
+
+
+@dataclass(frozen=True)
+class _Lattices:
+    """Reduced bases of some structures with their measures, in Å."""
+
+    basis: Array  # (S, d, 3)
+    transform: Integers  # (S, d, d)
+    lengths: Array  # (S, d) Gram-Schmidt
+    volume: Array  # (S,)
+    covering: Array  # (S,)
+    dual_covering: Array  # (S,) of the lattice of k/2
+
+
+def _measure(rows: Array) -> _Lattices:
+    basis, transform = reduce_basis(rows)
+    lengths = gram_schmidt_lengths(basis)
+    return _Lattices(
+        basis=basis,
+        transform=transform,
+        lengths=lengths,
+        volume=lengths.prod(axis=1),
+        covering=covering_radius_bound(lengths),
+        dual_covering=math.pi * covering_radius_bound(1 / lengths),
+    )
+
+
+def _choose_split(
+    n_atoms: Integers,
+    lattices: _Lattices,
+    decomposition: Decomposition,
+    tolerance: Array,
+    model: CostModel,
+    single_precision: bool,
+) -> tuple[Array, NDArray[np.bool_], Array]:
+    """sqrt(eta) (S,), which primitives to sum whole in real space (S, n_primitives), and their cut-off in Å (S,)."""
+    primitives, weights = decomposition.primitives, decomposition.weights
+    n_structures, d = lattices.basis.shape[:2]
+    if d == 0:
+        return np.ones(n_structures), np.ones((n_structures, len(primitives)), dtype=bool), np.full(n_structures, 1e9)
+    costs = model(n_atoms, max(1, sum(p.alpha == 0 for p in primitives)), d)
+    split = np.clip((2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d)), 0.8, 10.0)
+    if single_precision:
+        split = np.minimum(split, _LARGEST_FLOAT32_SPLIT)
+    scale = split / lattices.volume ** (1 / d)
+    factor = np.max([w * p.norm * scale ** (2 * p.p) for p, w in zip(primitives, weights, strict=True)], axis=0)
+    reach = np.sqrt(np.log(1 + 2 * factor / tolerance)) + 0.5  # about the reduced cut-off
+    complete = np.zeros((n_structures, len(primitives)), dtype=bool)
+    farthest = np.full(n_structures, 1e-9)
+    for k, (primitive, weight) in enumerate(zip(primitives, weights, strict=True)):
+        if primitive.alpha > 0:
+            cutoff = exponential_cutoff(
+                primitive.alpha, primitive.p + 0.5, weight, 0.5 * tolerance, lattices.covering, lattices.volume, d
+            )
+            complete[:, k] = cutoff <= 2 * reach / scale
+            farthest = np.where(complete[:, k], np.maximum(farthest, cutoff), farthest)
+    # images that a complete potential needs anyway are free for the others: lower eta, fewer wave vectors
+    return np.minimum(scale, reach / farthest), complete, farthest
+
+
+def _finish_plan(
+    index: Integers,
+    axes: Integers,
+    lattices: _Lattices,
+    members: Integers,
+    scale: Array,
+    complete: tuple[bool, ...],
+    farthest: Array,
+    decomposition: Decomposition,
+    tolerance: Array,
+) -> Plan:
+    d = axes.shape[1]
+    basis = lattices.basis[members] * scale[:, None, None]
+    dual = dual_basis(basis)
+    n_structures = len(index)
+    plan = Plan(
+        index=index,
+        d=d,
+        axes=axes,
+        transform=lattices.transform[members],
+        basis=basis,
+        scale=scale,
+        volume=lattices.volume[members] * scale**d,
+        covering=lattices.covering[members] * scale,
+        dual_covering=lattices.dual_covering[members] / scale,
+        cutoff=farthest * scale,
+        wave_cutoff=np.zeros(n_structures),
+        tolerance=tolerance,
+        complete=complete,
+        images=Ragged(np.zeros((n_structures, d)), np.ones(n_structures, dtype=np.int64)),
+        waves=Ragged(np.zeros((0, d)), np.zeros(n_structures, dtype=np.int64)),
+    )
+    if d == 0:
+        return plan
+    if plan.split:
+        cutoffs = mixture_tails(plan, decomposition).solve(0.5 * tolerance).reshape(2, -1, n_structures).max(axis=1)
+        waves = wave_vectors(basis, dual, np.zeros(n_structures), cutoffs[1])
+        plan = replace(plan, cutoff=np.maximum(plan.cutoff, cutoffs[0]), wave_cutoff=cutoffs[1], waves=waves)
+    return replace(plan, images=lattice_images(basis, dual, plan.cutoff))
+
+
+def prefactors(plan: Plan, decomposition: Decomposition) -> list[Array]:
+    """weight * c * eta^p of each primitive, the factor between reduced and physical units. (S,) each"""
+    return [
+        weight * primitive.norm * plan.scale ** (2 * primitive.p)
+        for primitive, weight in zip(decomposition.primitives, decomposition.weights, strict=True)
+    ]
+
+
+def mixture_tails(plan: Plan, decomposition: Decomposition) -> MixtureTail:
+    """Tails of the split primitives: first the real-space rows, then the reciprocal ones (in |k|/2)."""
+    split, d = plan.split, plan.d
+    p = np.array([[decomposition.primitives[k].p] for k in split])
+    factors = prefactors(plan, decomposition)
+    factor = np.stack([factors[k] for k in split])
+    shift = np.stack([(0.5 * decomposition.primitives[k].alpha / plan.scale) ** 2 for k in split])
+    like = np.ones_like(factor)
+    return MixtureTail(
+        factor=np.concatenate((factor, factor * (math.pi ** (0.5 * d) / plan.volume))),
+        q=np.concatenate((p, 0.5 * d - p)),
+        shift=np.concatenate((0 * shift, shift)),
+        covering=np.concatenate((like * plan.covering, like * plan.dual_covering)),
+        volume=np.concatenate((like * plan.volume, like * (math.pi**d / plan.volume))),
+        d=d,
+    )
+
+
+def lattice_images(basis: Array, dual: Array, cutoff: Array) -> Ragged:
+    """Lattice points n for which |v + n| < cutoff is possible, v in the cell around the origin; n = 0 first.
+
+    |v + n| is at least its projection on n, that is |n| - sum_i |b_i . n| / 2|n| for |fractional v_i| <= 1/2.
+    """
+    gram = basis @ basis.transpose(0, 2, 1)
+    reach = (cutoff[:, None] * np.sqrt((dual * dual).sum(axis=2)) + 0.5).astype(np.int64)
+
+    def possible(grid: Array, some: list[int]) -> NDArray[np.bool_]:
+        along = gram[some] @ grid.T  # (s, d, n) b_i . n
+        length2 = (along * grid.T).sum(axis=1)
+        return length2 - 0.5 * np.abs(along).sum(axis=1) <= cutoff[some, None] * np.sqrt(length2)
+
+    return _collect(reach, False, possible)
+
+
+def wave_vectors(basis: Array, dual: Array, inner: Array, outer: Array) -> Ragged:
+    """Integer wave vectors with inner < |k|/2 <= outer, one of each pair (k, -k)."""
+    gram = math.pi**2 * (dual @ dual.transpose(0, 2, 1))
+    reach = (outer[:, None] / math.pi * np.sqrt((basis * basis).sum(axis=2)) + 1e-9).astype(np.int64)
+
+    def between(grid: Array, some: list[int]) -> NDArray[np.bool_]:
+        y2 = (gram[some] @ grid.T * grid.T).sum(axis=1)
+        chosen: NDArray[np.bool_] = y2 <= outer[some, None] ** 2
+        return chosen & (y2 > inner[some, None] ** 2) if inner.any() else chosen
+
+    return _collect(reach, True, between)
+
+
+def _collect(reach: Integers, half: bool, test: Callable[[Array, list[int]], NDArray[np.bool_]]) -> Ragged:
+    """Points of the integer grids that pass ``test(grid, structures) -> (s, n_points)``, structure by structure."""
+    owners, points = [], []
+    for extent, some in group_rows(reach).items():
+        grid = integer_grid(extent, half)
+        row, column = np.nonzero(test(grid, some))
+        owners.append(np.array(some)[row])
+        points.append(grid[column])
+    owner, point = np.concatenate(owners), np.concatenate(points)
+    if len(owners) > 1:
+        order = np.argsort(owner, kind="stable")
+        owner, point = owner[order], point[order]
+    return Ragged(point, np.bincount(owner, minlength=len(reach)))

@@ -1,0 +1,116 @@
+"""The reciprocal-space part for three periodic directions, in reduced units: (1/V) sum_k exp(i k v) H(k)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ase_potnet.lattice.potentials.base import Primitive
+
+_CHUNK = 1 << 16  # values held at a time: stays in cache
+
+
+def fourier_weights(primitives: list[Primitive], alphas: list[Tensor | float], waves: Tensor, volume: Tensor) -> Tensor:
+    """2 H(k)/V of the long range of every primitive, the 2 standing for the pair k, -k.
+
+    waves: (B, 3, M) wave vectors. volume: (B,). Returns (B, n_primitives, M).
+    """
+    k2 = waves[:, 0] ** 2 + waves[:, 1] ** 2 + waves[:, 2] ** 2
+    values = [
+        primitive.fourier(k2, alpha[:, None] if isinstance(alpha, Tensor) else alpha)
+        for primitive, alpha in zip(primitives, alphas, strict=True)
+    ]
+    return torch.stack(values, dim=1) * (2 / volume)[:, None, None]
+
+
+def plane_waves(positions: Tensor, waves: Tensor) -> Tensor:
+    """[cos(k r) | sin(k r)] for positions (B, N, 3) and waves (B, 3, M) -> (B, N, 2M)."""
+    phase = positions @ waves
+    return torch.cat((torch.cos(phase), torch.sin(phase)), dim=2)
+
+
+def pair_products(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """sum_k w_k cos(k (r_i - r_j)) = [cos|sin]_i diag(w, w) [cos|sin]_j^T.
+
+    left (B, I, 2M), right (B, J, 2M), weights (B, n, M) -> (B, n, I, J).
+    """
+    n_batch, n_left, n_columns = left.shape
+    doubled = torch.cat((weights, weights), dim=2)  # (B, n, 2M)
+    weighted = (left[:, None] * doubled[:, :, None]).reshape(n_batch, -1, n_columns)  # (B, n I, 2M)
+    return torch.bmm(weighted, right.transpose(1, 2)).view(n_batch, -1, n_left, right.shape[1])
+
+
+class _WaveSum(torch.autograd.Function):
+    """sum_k w_k cos(k (r_i - r_j)) in chunks of structures and reused memory; differentiable to every order."""
+
+    @staticmethod
+    def forward(ctx, positions, waves, weights):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(positions, waves, weights)
+        n_batch, n_atoms, _ = positions.shape
+        n_weights, n_waves = weights.shape[1:]
+        sums = positions.new_empty(n_batch, n_weights * n_atoms, n_atoms)
+        step = _structures_per_chunk(n_batch, n_atoms, n_waves, n_weights)
+        memory = _Memory(positions, step, n_atoms, n_waves, n_weights)
+        doubled = torch.cat((weights, weights), dim=2)
+        for start in range(0, n_batch, step):
+            part = slice(start, min(start + step, n_batch))
+            basis = memory.plane_waves(positions[part], waves[part])
+            weighted = memory.weighted[: len(basis)]
+            torch.mul(basis[:, None], doubled[part, :, None], out=weighted)
+            torch.bmm(weighted.view(len(basis), -1, 2 * n_waves), basis.transpose(1, 2), out=sums[part])
+        return sums.view(n_batch, n_weights, n_atoms, n_atoms)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        positions, waves, weights = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            basis = plane_waves(positions, waves)
+            sums = pair_products(basis, basis, weights)
+            return torch.autograd.grad(sums, (positions, waves, weights), grad, create_graph=True)
+        n_batch, n_atoms, _ = positions.shape
+        n_weights, n_waves = weights.shape[1:]
+        grads = (torch.empty_like(positions), torch.empty_like(waves), torch.empty_like(weights))
+        step = _structures_per_chunk(n_batch, n_atoms, n_waves, n_weights)
+        memory = _Memory(positions, step, n_atoms, n_waves, n_weights)
+        both = (grad + grad.transpose(2, 3)).view(n_batch, -1, n_atoms)
+        doubled = torch.cat((weights, weights), dim=2)
+        for start in range(0, n_batch, step):
+            part = slice(start, min(start + step, n_batch))
+            basis = memory.plane_waves(positions[part], waves[part])
+            size = len(basis)
+            weighted = memory.weighted[:size]
+            torch.bmm(both[part], basis, out=weighted.view(size, -1, 2 * n_waves))
+            per_wave = 0.5 * (weighted * basis[:, None]).sum(2)  # (b, n, 2M)
+            torch.add(per_wave[..., :n_waves], per_wave[..., n_waves:], out=grads[2][part])
+            of_basis = weighted.mul_(doubled[part, :, None]).sum(1)  # (b, N, 2M)
+            cosine, sine = basis.split(n_waves, dim=2)
+            phase = of_basis[..., n_waves:] * cosine - of_basis[..., :n_waves] * sine  # (b, N, M)
+            torch.bmm(phase, waves[part].transpose(1, 2), out=grads[0][part])
+            torch.bmm(positions[part].transpose(1, 2), phase, out=grads[1][part])
+        return grads
+
+
+class _Memory:
+    """Reused memory of one call: phases, [cos|sin], and their weighted copies."""
+
+    def __init__(self, like: Tensor, n_batch: int, n_atoms: int, n_waves: int, n_weights: int) -> None:
+        self.phase = like.new_empty(n_batch, n_atoms, n_waves)
+        self.basis = like.new_empty(n_batch, n_atoms, 2 * n_waves)
+        self.weighted = like.new_empty(n_batch, n_weights, n_atoms, 2 * n_waves)
+
+    def plane_waves(self, positions: Tensor, waves: Tensor) -> Tensor:
+        phase, basis = self.phase[: len(positions)], self.basis[: len(positions)]
+        n_waves = waves.shape[2]
+        torch.bmm(positions, waves, out=phase)
+        torch.cos(phase, out=basis[..., :n_waves])
+        torch.sin(phase, out=basis[..., n_waves:])
+        return basis
+
+
+def _structures_per_chunk(n_batch: int, n_atoms: int, n_waves: int, n_weights: int) -> int:
+    return max(1, min(n_batch, _CHUNK // max(1, n_atoms * n_waves * 2 * n_weights)))
+
+
+def sum_over_waves(positions: Tensor, waves: Tensor, weights: Tensor) -> Tensor:
+    """sum_k w_k cos(k (r_i - r_j)) for positions (B, N, 3), waves (B, 3, M), weights (B, n, M) -> (B, n, N, N)."""
+    return _WaveSum.apply(positions, waves, weights)

@@ -1,0 +1,232 @@
+"""Whatever is wrong with an argument: a ValueError that names it, never a number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ase_potnet.lattice import (
+    Coulomb,
+    InversePower,
+    LennardJones,
+    London,
+    Morse,
+    Pauli,
+    ScreenedCoulomb,
+    epstein_zeta,
+    pair_sums,
+    site_sums,
+)
+
+NAN, INF = float("nan"), float("inf")
+POSITIONS = torch.tensor([[0.0, 0.0, 0.0], [1.5, 1.7, 2.1]], dtype=torch.float64)
+CELL = torch.tensor([[4.0, 0.0, 0.0], [0.3, 4.2, 0.0], [0.1, -0.4, 4.4]], dtype=torch.float64)
+SOURCES = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+FLAT = CELL * torch.tensor([[1.0], [1.0], [0.0]], dtype=torch.float64)
+RAGGED = {
+    "positions": torch.cat((POSITIONS, POSITIONS)),
+    "cell": torch.stack((CELL, CELL)),
+    "sources": torch.cat((SOURCES, SOURCES)),
+    "batch": torch.tensor([0, 0, 1, 1]),
+}
+
+
+def with_value(x: torch.Tensor, value: float) -> torch.Tensor:
+    x = x.clone()
+    x.view(-1)[-1] = value
+    return x
+
+
+def coplanar() -> torch.Tensor:
+    cell = CELL.clone()
+    cell[2] = cell[0] - 2 * cell[1]
+    return cell
+
+
+def call_pair_sums(*, sources=None, **keywords):
+    arguments = {"positions": POSITIONS, "cell": CELL, "potentials": [Coulomb(), London()]} | keywords
+    return pair_sums(
+        arguments.pop("positions"), arguments.pop("cell"), arguments.pop("potentials"), **arguments
+    )
+
+
+def call_site_sums(**keywords):
+    arguments = {
+        "sources": SOURCES,
+        "positions": POSITIONS,
+        "cell": CELL,
+        "potentials": [Coulomb(), London()],
+    } | keywords
+    first = [arguments.pop(name) for name in ("sources", "positions", "cell", "potentials")]
+    return site_sums(*first, **arguments)
+
+
+BOTH = pytest.mark.parametrize("call", [call_pair_sums, call_site_sums])
+
+# what is wrong: (argument that the message must name, keywords)
+WRONG = {
+    "NaN position": ("positions", {"positions": with_value(POSITIONS, NAN)}),
+    "infinite position": ("positions", {"positions": with_value(POSITIONS, INF)}),
+    "two components": ("positions", {"positions": POSITIONS[:, :2]}),
+    "positions of one dimension": ("positions", {"positions": POSITIONS[0]}),
+    "positions of four dimensions": ("positions", {"positions": POSITIONS[None, None]}),
+    "integer positions": ("positions", {"positions": POSITIONS.long()}),
+    "half-precision positions": (
+        "positions",
+        {"positions": POSITIONS.half(), "cell": CELL.half(), "sources": SOURCES.half()},
+    ),
+    "complex positions": ("positions", {"positions": POSITIONS.to(torch.complex128)}),
+    "positions as lists": ("positions", {"positions": POSITIONS.tolist()}),
+    "no atoms": ("positions", {"positions": POSITIONS[:0], "sources": SOURCES[:0]}),
+    "coincident atoms": ("positions", {"positions": torch.zeros(2, 3, dtype=torch.float64)}),
+    "atoms coincident with an image": (
+        "positions",
+        {"positions": torch.stack((POSITIONS[1], POSITIONS[1] + CELL[0] - 3 * CELL[2]))},
+    ),
+    "coincident atoms of a molecule": ("positions", {"positions": POSITIONS[[1, 1]], "pbc": False}),
+    "NaN in the cell": ("cell", {"cell": with_value(CELL, NAN)}),
+    "infinity in the cell": ("cell", {"cell": with_value(CELL, INF)}),
+    "zero periodic vector": ("cell", {"cell": FLAT}),
+    "zero cell": ("cell", {"cell": torch.zeros(3, 3, dtype=torch.float64), "pbc": (True, False, False)}),
+    "coplanar vectors": ("cell", {"cell": coplanar()}),
+    "parallel vectors of a slab": ("cell", {"cell": CELL[[0, 0, 2]], "pbc": (True, True, False)}),
+    "cell of two rows": ("cell", {"cell": CELL[:2]}),
+    "cell with a batch dimension": ("cell", {"cell": CELL[None]}),
+    "cell of another dtype": ("cell", {"cell": CELL.float()}),
+    "integer cell": ("cell", {"cell": CELL.long()}),
+    "cell as an array": ("cell", {"cell": CELL.numpy()}),
+    "cell on another device": ("cell", {"cell": CELL.to("meta")}),
+    "two flags": ("pbc", {"pbc": (True, False)}),
+    "flags of another batch": ("pbc", {"pbc": torch.ones(2, 3, dtype=torch.bool)}),
+    "flags that are no flags": ("pbc", {"pbc": (2, 0, 1)}),
+    "text for flags": ("pbc", {"pbc": "TTF"}),
+    "zero tolerance": ("tolerance", {"tolerance": 0.0}),
+    "negative tolerance": ("tolerance", {"tolerance": -1e-8}),
+    "NaN tolerance": ("tolerance", {"tolerance": NAN}),
+    "infinite tolerance": ("tolerance", {"tolerance": INF}),
+    "tolerance beyond float64": ("tolerance", {"tolerance": 1e-20}),
+    "tolerance beyond float32": (
+        "tolerance",
+        {
+            "positions": POSITIONS.float(),
+            "cell": CELL.float(),
+            "sources": SOURCES.float(),
+            "tolerance": 1e-12,
+        },
+    ),
+    "text for tolerance": ("tolerance", {"tolerance": "tight"}),
+    "no potentials": ("potentials", {"potentials": []}),
+    "a name for a potential": ("potentials", {"potentials": ["Coulomb"]}),
+    "a class for a potential": ("potentials", {"potentials": [Coulomb]}),
+    "a function for a potential": ("potentials", {"potentials": [lambda r: 1 / r]}),
+    "unsorted batch": ("batch", RAGGED | {"batch": torch.tensor([0, 1, 0, 1])}),
+    "short batch": ("batch", RAGGED | {"batch": torch.tensor([0, 0, 1])}),
+    "batch beyond the cells": ("batch", RAGGED | {"batch": torch.tensor([0, 0, 1, 2])}),
+    "negative batch": ("batch", RAGGED | {"batch": torch.tensor([-1, -1, 0, 1])}),
+    "batch of floats": ("batch", RAGGED | {"batch": torch.tensor([0.0, 0.0, 1.0, 1.0])}),
+    "batch of two dimensions": ("batch", RAGGED | {"batch": torch.tensor([[0, 0], [1, 1]])}),
+    "structure without atoms": ("positions|batch", RAGGED | {"cell": torch.stack((CELL,) * 3)}),
+    "one cell for a batch": ("cell", RAGGED | {"cell": CELL}),
+    "stacked positions beside a batch": (
+        "positions",
+        RAGGED | {"positions": torch.stack((POSITIONS, POSITIONS))},
+    ),
+    "coincident atoms in one structure": (
+        "positions",
+        RAGGED | {"positions": torch.cat((POSITIONS, POSITIONS[[0, 0]]))},
+    ),
+    "singular cell in one structure": ("cell", RAGGED | {"cell": torch.stack((CELL, FLAT))}),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("wrong", WRONG)
+def test_message_names_the_argument(call, wrong):
+    argument, keywords = WRONG[wrong]
+    with pytest.raises(ValueError, match=rf"\b({argument})\b"):
+        call(**keywords)
+
+
+@BOTH
+def test_good_input_passes(call):
+    """The frame of the cases above is sound; a zero vector is legal where it is not periodic."""
+    ragged = RAGGED if call is call_site_sums else {k: v for k, v in RAGGED.items() if k != "sources"}
+    for keywords in (
+        {},
+        ragged,
+        {"cell": FLAT, "pbc": (True, True, False)},
+        {"cell": 0 * CELL, "pbc": False},
+    ):
+        assert call(**keywords).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    {
+        "NaN": with_value(SOURCES, NAN),
+        "infinite": with_value(SOURCES, INF),
+        "one short": SOURCES[:1],
+        "one dimension": SOURCES[:, 0],
+        "three dimensions": SOURCES[None],
+        "other dtype": SOURCES.float(),
+        "integers": SOURCES.long(),
+        "list": SOURCES.tolist(),
+        "other device": SOURCES.to("meta"),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_message_names_the_sources(wrong):
+    with pytest.raises(ValueError, match=r"\bsources\b"):
+        call_site_sums(sources=wrong[1])
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, NAN, "6", None, True])
+def test_exponent_must_be_a_positive_integer(n):
+    with pytest.raises(ValueError, match=r"\bn\b"):
+        InversePower(n)
+    with pytest.raises(ValueError, match=r"\bn\b"):
+        epstein_zeta(n, POSITIONS, CELL)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, NAN, INF, "long", None])
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("alpha", Pauli),
+        ("alpha", ScreenedCoulomb),
+        ("alpha", lambda alpha: Morse(alpha, 1.5)),
+        ("sigma", LennardJones),
+    ],
+)
+def test_lengths_must_be_positive(name, build, value):
+    with pytest.raises(ValueError, match=rf"\b{name}\b"):
+        build(value)
+
+
+@pytest.mark.parametrize("r_e", [NAN, INF, "long", None])
+def test_equilibrium_distance_must_be_a_number(r_e):
+    with pytest.raises(ValueError, match=r"\br_e\b"):
+        Morse(1.5, r_e)
+
+
+@pytest.mark.parametrize(
+    ("argument", "keywords"),
+    [
+        ("displacement", {"displacement": with_value(POSITIONS, NAN)}),
+        ("displacement", {"displacement": POSITIONS[:, :2]}),
+        ("displacement", {"displacement": POSITIONS.long()}),
+        ("cell", {"cell": FLAT}),
+        ("cell", {"cell": CELL.float()}),
+        ("cell", {"cell": with_value(CELL, NAN)}),
+        ("phase", {"phase": torch.tensor([0.5, 0.5], dtype=torch.float64)}),
+        ("phase", {"phase": torch.tensor([0.5, 0.5, NAN], dtype=torch.float64)}),
+        ("pbc", {"pbc": (True, False)}),
+        ("tolerance", {"tolerance": 0.0}),
+        ("tolerance", {"tolerance": 1e-20}),
+    ],
+)
+def test_epstein_zeta(argument, keywords):
+    arguments = {"displacement": POSITIONS, "cell": CELL} | keywords
+    displacement, cell = arguments.pop("displacement"), arguments.pop("cell")
+    with pytest.raises(ValueError, match=rf"\b{argument}\b"):
+        epstein_zeta(3, displacement, cell, **arguments)

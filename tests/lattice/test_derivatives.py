@@ -1,0 +1,278 @@
+"""First and second derivatives of the sums by positions, strain and sources."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from ase_potnet.lattice import InversePower, London, epstein_zeta, pair_sums, site_sums
+
+from .crystals import ALL_PBC, BULK, MOLECULE, POTENTIALS, SLAB, WIRE, crystal, pbc_id, sources
+
+TOLERANCE = 1e-12  # the plan may change between two points of a difference: an error of TOLERANCE / STEP
+STEP = 1e-5
+FIRST = {"eps": STEP, "atol": 2e-6, "rtol": 1e-6}
+SECOND = {"eps": STEP, "atol": 2e-5, "rtol": 1e-5}
+every_pbc = pytest.mark.parametrize("pbc", ALL_PBC, ids=pbc_id)
+one_of_each_dimension = pytest.mark.parametrize("pbc", [BULK, SLAB, WIRE, MOLECULE], ids=pbc_id)
+every_potential = pytest.mark.parametrize("potential", POTENTIALS, ids=repr)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """gradgradcheck draws its incoming gradients from torch's generator."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def no_strain() -> torch.Tensor:
+    return torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+
+
+def system(seed: int, n_atoms: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """positions and sources that ask for gradients, and the cell."""
+    positions, cell = crystal(seed, n_atoms)
+    return positions.requires_grad_(), cell, sources(seed, n_atoms, 1).requires_grad_()
+
+
+def strained(x: torch.Tensor, strain: torch.Tensor) -> torch.Tensor:
+    return x + x @ strain
+
+
+def pair_function(cell, potentials, pbc):
+    """(positions, strain) -> S, (N, N, K): all pairs and the self images on the diagonal."""
+
+    def function(positions, strain):
+        return pair_sums(
+            strained(positions, strain), strained(cell, strain), potentials, pbc=pbc, tolerance=TOLERANCE
+        )
+
+    return function
+
+
+def site_function(cell, potentials, pbc):
+    """(sources, positions, strain) -> P and field."""
+
+    def function(q, positions, strain):
+        positions, deformed = strained(positions, strain), strained(cell, strain)
+        return site_sums(q, positions, deformed, potentials, pbc=pbc, tolerance=TOLERANCE, field=True)
+
+    return function
+
+
+# -- by finite differences -------------------------------------------------------------------------
+
+
+@every_pbc
+def test_pair_sums_once(pbc):
+    positions, cell, _ = system(1, 3)
+    assert gradcheck(pair_function(cell, POTENTIALS, pbc), (positions, no_strain()), **FIRST)
+
+
+@every_pbc
+def test_pair_sums_twice(pbc):
+    positions, cell, _ = system(2, 2)
+    assert gradgradcheck(pair_function(cell, POTENTIALS, pbc), (positions, no_strain()), **SECOND)
+
+
+@every_pbc
+def test_site_sums_once(pbc):
+    positions, cell, q = system(3, 3)
+    assert gradcheck(site_function(cell, POTENTIALS, pbc), (q, positions, no_strain()), **FIRST)
+
+
+@every_pbc
+def test_site_sums_twice(pbc):
+    positions, cell, q = system(4, 2)
+    assert gradgradcheck(site_function(cell, POTENTIALS, pbc), (q, positions, no_strain()), **SECOND)
+
+
+@one_of_each_dimension
+@every_potential
+def test_each_potential_alone(potential, pbc):
+    positions, cell, q = system(5, 2)
+    pairs, sites = pair_function(cell, [potential], pbc), site_function(cell, [potential], pbc)
+    assert gradcheck(pairs, (positions, no_strain()), **FIRST)
+    assert gradgradcheck(pairs, (positions, no_strain()), **SECOND)
+    assert gradcheck(sites, (q, positions, no_strain()), **FIRST)
+    assert gradgradcheck(sites, (q, positions, no_strain()), **SECOND)
+
+
+@every_pbc
+def test_self_images_alone(pbc):
+    """One atom: nothing but i = j."""
+    positions, cell, q = system(6, 1)
+    pairs, sites = pair_function(cell, POTENTIALS, pbc), site_function(cell, POTENTIALS, pbc)
+    for function, inputs in ((pairs, (positions, no_strain())), (sites, (q, positions, no_strain()))):
+        assert gradcheck(function, inputs, **FIRST)
+        assert gradgradcheck(function, inputs, **SECOND)
+
+
+def test_ragged_batch():
+    """Structures of 1, 3 and 2 atoms with bulk, slab and molecule side by side."""
+    counts, pbc = [1, 3, 2], torch.tensor([BULK, SLAB, MOLECULE])
+    crystals = [crystal(b, n) for b, n in enumerate(counts)]
+    positions = torch.cat([p for p, _ in crystals]).requires_grad_()
+    cell = torch.stack([c for _, c in crystals])
+    batch = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+    q = sources(0, len(batch), 1).requires_grad_()
+    strain = torch.zeros(3, 3, 3, dtype=torch.float64, requires_grad=True)
+    keywords = {"pbc": pbc, "batch": batch, "tolerance": TOLERANCE}
+    potentials = [InversePower(1), London(), POTENTIALS[-1]]
+
+    def deformed(positions, strain):
+        return positions + (positions[:, None] @ strain[batch])[:, 0], cell + cell @ strain
+
+    def pairs(positions, strain):
+        return pair_sums(*deformed(positions, strain), potentials, **keywords)
+
+    def sites(q, positions, strain):
+        return site_sums(q, *deformed(positions, strain), potentials, field=True, **keywords)
+
+    assert gradcheck(pairs, (positions, strain), **FIRST)
+    assert gradgradcheck(pairs, (positions, strain), **SECOND)
+    assert gradcheck(sites, (q, positions, strain), **FIRST)
+    assert gradgradcheck(sites, (q, positions, strain), **SECOND)
+
+
+@one_of_each_dimension
+def test_cell_alone_and_a_zero_vector(pbc):
+    """Every component of the cell, not only strains; free directions get a zero gradient, not NaN."""
+    positions, cell, q = system(7, 2)
+    periodic = torch.tensor(pbc)[:, None]
+    cell = torch.where(periodic, cell, 0.0).requires_grad_()
+
+    def pairs(positions, cell):
+        return pair_sums(
+            positions, torch.where(periodic, cell, 0.0), POTENTIALS, pbc=pbc, tolerance=TOLERANCE
+        )
+
+    assert gradcheck(pairs, (positions, cell), **FIRST)
+    assert gradgradcheck(pairs, (positions, cell), **SECOND)
+    site = site_sums(q, positions, cell, POTENTIALS, pbc=pbc, tolerance=TOLERANCE).sum()
+    gradient = torch.autograd.grad(
+        site + pair_sums(positions, cell, POTENTIALS, pbc=pbc).sum() + 0 * cell.sum(), cell
+    )[0]
+    assert gradient.isfinite().all()
+    assert (torch.where(periodic, 0.0, gradient) == 0).all()
+
+
+@one_of_each_dimension
+def test_epstein_zeta(pbc):
+    cell = crystal(8, 1)[1].requires_grad_()
+    displacement = torch.tensor([[0.0, 0.0, 0.0], [0.9, -1.1, 0.7]], dtype=torch.float64)
+    phase = torch.tensor([0.2, -0.3, 0.4], dtype=torch.float64)
+
+    def zeta(probe, cell):
+        """The point at zero stays there: the left-out term makes the function discontinuous."""
+        displacement_ = torch.stack((displacement[0], probe))
+        return torch.view_as_real(
+            epstein_zeta(3, displacement_, cell, phase=phase, pbc=pbc, tolerance=TOLERANCE)
+        )
+
+    probe = displacement[1].clone().requires_grad_()
+    assert gradcheck(zeta, (probe, cell), **FIRST)
+    assert gradgradcheck(zeta, (probe, cell), **SECOND)
+
+
+# -- exact relations -------------------------------------------------------------------------------
+
+
+@every_pbc
+def test_euler_theorem(pbc):
+    """dS/d ln(length) = -n S for 1/r^n; at the pole n = d less 2 pi^(d/2) / (Gamma(d/2) V_d)."""
+    positions, cell, _ = system(9, 2)
+    powers = [1, 2, 3, 6]
+    d = sum(pbc)
+    strain = no_strain()
+    sums = pair_function(cell, [InversePower(n) for n in powers], pbc)(positions, strain)
+    for (k, n), i, j in itertools.product(enumerate(powers), range(2), range(2)):
+        (gradient,) = torch.autograd.grad(sums[i, j, k], strain, retain_graph=True)
+        expected = -n * sums[i, j, k]
+        if n == d:
+            lattice = cell[list(pbc)]
+            expected = (
+                expected - 2 * math.pi ** (d / 2) / math.gamma(d / 2) / (lattice @ lattice.T).det().sqrt()
+            )
+        torch.testing.assert_close(gradient.trace(), expected, rtol=1e-10, atol=1e-10)
+
+
+@every_pbc
+def test_translation_and_rotation_change_nothing(pbc):
+    """Gradients by positions add up to zero; gradients by strain are symmetric."""
+    positions, cell, q = system(10, 3)
+    strain = no_strain()
+    energy = torch.einsum("ic,ick->k", q, site_function(cell, POTENTIALS, pbc)(q, positions, strain)[0])
+    for value in energy:
+        force, stress = torch.autograd.grad(value, (positions, strain), retain_graph=True)
+        torch.testing.assert_close(force.sum(0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-9)
+        torch.testing.assert_close(stress, stress.T, rtol=1e-9, atol=1e-9)
+
+
+@every_pbc
+def test_forces_are_sources_times_field(pbc):
+    """E = 1/2 sum q_i P_i; -dE/dr_i = q_i F_i, and dE/dq_i = P_i."""
+    positions, cell, q = system(11, 4)
+    potential, field = site_function(cell, POTENTIALS, pbc)(q, positions, no_strain())
+    for k in range(len(POTENTIALS)):
+        energy = 0.5 * (q[:, 0] * potential[:, 0, k]).sum()
+        by_position, by_source = torch.autograd.grad(energy, (positions, q), retain_graph=True)
+        torch.testing.assert_close(-by_position, q * field[:, 0, k], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(by_source[:, 0], potential[:, 0, k], rtol=1e-9, atol=1e-9)
+
+
+@every_pbc
+def test_pair_and_site_sums_have_the_same_derivatives(pbc):
+    """Hessian and strain derivatives of E = 1/2 sum q_i S_ij q_j by both ways."""
+    positions, cell, q = system(12, 3)
+    strain = no_strain()
+    weights = torch.linspace(0.5, 1.5, len(POTENTIALS), dtype=torch.float64)
+
+    def derivatives(energy):
+        first = torch.autograd.grad(energy, (positions, strain), create_graph=True)
+        direction = [torch.cos(torch.arange(x.numel(), dtype=torch.float64)).reshape(x.shape) for x in first]
+        product = sum((d * g).sum() for d, g in zip(direction, first, strict=True))
+        return [*first, *torch.autograd.grad(product, (positions, strain, q))]
+
+    pairs = pair_function(cell, POTENTIALS, pbc)(positions, strain)
+    sites, _ = site_function(cell, POTENTIALS, pbc)(q, positions, strain)
+    by_pairs = derivatives(0.5 * torch.einsum("ic,ijk,jc,k->", q, pairs, q, weights))
+    by_sites = derivatives(0.5 * torch.einsum("ic,ick,k->", q, sites, weights))
+    for a, b in zip(by_pairs, by_sites, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@every_pbc
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_derivatives_are_finite(pbc, dtype):
+    """Symmetric sites, atoms outside the cell, self images: first and second derivatives are numbers."""
+    fractional = torch.tensor([[0, 0, 0], [0.5, 0.5, 0.5], [1.5, 0, 0], [0, 2.5, -1.5]], dtype=dtype)
+    cell = 4.0 * torch.eye(3, dtype=dtype)
+    positions, strain = (
+        (fractional @ cell).requires_grad_(),
+        torch.zeros(3, 3, dtype=dtype, requires_grad=True),
+    )
+    q = torch.tensor([[1.0], [-1.0], [0.0], [2.0]], dtype=dtype, requires_grad=True)
+    x, deformed = strained(positions, strain), strained(cell, strain)
+    tolerance = 1e-8 if dtype == torch.float64 else 1e-3
+    pairs = pair_sums(x, deformed, POTENTIALS, pbc=pbc, tolerance=tolerance)
+    sites, field = site_sums(q, x, deformed, POTENTIALS, pbc=pbc, tolerance=tolerance, field=True)
+    value = (pairs**2).sum() + (sites**2).sum() + (field**2).sum()
+    first = torch.autograd.grad(value, (positions, strain, q), create_graph=True)
+    second = torch.autograd.grad(sum((g**2).sum() for g in first), (positions, strain, q))
+    assert all(x.isfinite().all() for x in (pairs, sites, field, *first, *second))
+
+
+def test_positions_alone_need_no_cell_gradient():
+    positions, cell, q = system(13, 3)
+    pairs = pair_sums(positions, cell, POTENTIALS)
+    sites = site_sums(q.detach(), positions, cell, POTENTIALS)
+    for result in (pairs, sites):
+        (gradient,) = torch.autograd.grad(result.sum(), positions)
+        assert gradient.isfinite().all()
+    assert not pair_sums(positions.detach(), cell, POTENTIALS).requires_grad

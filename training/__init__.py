@@ -1,0 +1,1 @@
+"""Training: data sources, losses and recipes. Installed as ``ase_potnet.training``."""
