@@ -33,7 +33,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     (archive,) = dist.glob("*.whl")
-    zipfile.ZipFile(archive).extractall(unpacked)
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(unpacked)
     return unpacked
 
 

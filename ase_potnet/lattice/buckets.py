@@ -31,7 +31,8 @@ def split_into_buckets(structures: Structures, plan: Plan) -> list[Integers]:
     if plan.d in (1, 2):
         return [np.array([s]) for s in range(len(n_atoms))]
     n_images, n_waves = plan.images.count, plan.waves.count
-    order = np.lexsort((n_waves * n_images, n_atoms))
+    equal = (n_atoms == n_atoms[0]).all()
+    order = np.arange(len(n_atoms)) if equal else np.lexsort((n_waves * n_images, n_atoms))
     sizes = np.stack((n_atoms, n_images, n_waves), axis=1)[order].tolist()
     buckets, start = [], 0
     largest, exact = [0, 0, 0], 0.0
@@ -196,15 +197,11 @@ def gather_bucket(structures: Structures, plan: Plan, members: Integers) -> Buck
 
 def _padded(ragged: Ragged, members: Integers) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
     """Integer points of some structures (S, d, M), padded with zeros, and which are present (None: all)."""
-    count, first = ragged.count[members], ragged.first[members]
-    widest = int(count.max(initial=0))
-    d = ragged.points.shape[1]
-    if (count == widest).all():
-        source = first[:, None] + np.arange(widest)
-        return np.ascontiguousarray(ragged.points[source].transpose(0, 2, 1)), None
-    present = np.arange(widest) < count[:, None]
-    points = np.zeros((len(members), d, widest))
-    source = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(int(count.sum()))
-    row, slot = np.nonzero(present)
-    points[row, :, slot] = ragged.points[source]
-    return points, present
+    count, first = ragged.count[members, None], ragged.first[members, None]
+    slots = np.arange(int(count.max(initial=0)))
+    present = slots < count
+    if present.all():
+        return ragged.points[first + slots].transpose(0, 2, 1), None
+    points = ragged.points[np.minimum(first + slots, len(ragged.points) - 1)]
+    points[~present] = 0.0
+    return points.transpose(0, 2, 1), present

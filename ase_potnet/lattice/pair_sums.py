@@ -80,8 +80,8 @@ def _pair_costs(n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
     n = n_atoms.astype(np.float64)
     quadrature = 1.0 if d == 3 else 30.0
     return Costs(
-        real=(0.5 * n * (n - 1) + 1) * (20.0 + 12.0 * n_split),
-        wave=n * 10.0 + n * n * (0.4 * n_split * quadrature),
+        real=(0.5 * n * (n - 1) + 1) * (30.0 + 15.0 * n_split),
+        wave=n * 12.0 + 10.0 + n * n * (0.25 * n_split * quadrature),
     )
 
 
@@ -156,7 +156,7 @@ def _reciprocal_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
     terms = bucket.terms(decomposition)
     weights = fourier_weights(
         [decomposition.primitives[k] for k in split],
-        [0.0 if terms.alphas[k] is None else terms.alphas[k] for k in split],  # type: ignore[misc]
+        [terms.alphas[k] for k in split],
         waves,
         bucket.volume,
     )

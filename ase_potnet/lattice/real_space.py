@@ -23,12 +23,15 @@ class RadialTerms:
     complete: tuple[bool, ...]
     alphas: tuple[Tensor | None, ...]
 
-    def alpha_of(self, k: int, structure: Tensor | None) -> Tensor | float:
-        """alpha of primitive k for every entry; ``structure`` is None when there is one structure."""
+    def alpha_of(self, k: int, some: slice, n_pairs: int, pair: Tensor) -> Tensor | float:
+        """alpha of primitive k for every entry, where ``pair`` counts the pairs of some structures."""
         alpha = self.alphas[k]
         if alpha is None:
             return 0.0
-        return alpha if structure is None else alpha.take(structure)
+        alpha = alpha[some]
+        if len(alpha) == 1:
+            return alpha
+        return alpha[:, None].expand(-1, n_pairs).reshape(-1).take(pair)
 
 
 def nonzero_flat(mask: Tensor) -> Tensor:
@@ -84,16 +87,15 @@ class _ImageSum(torch.autograd.Function):
             flat = nonzero_flat(distance2 < cutoff2[some, None, None])  # (n_entries,)
             x = distance2.view(-1).take(flat)
             pair = torch.div(flat, n_images, rounding_mode="floor")
-            structure = _structure_of(pair, some, pairs, terms, n_batch)
-            radial = Radial(x)
-            part = sums.new_zeros(len(terms.primitives), (some.stop - some.start) * (pairs.stop - pairs.start))
+            radial, n_some, n_part = Radial(x), some.stop - some.start, pairs.stop - pairs.start
+            part = sums.new_zeros(len(terms.primitives), n_some * n_part)
             slopes = []
             for k, primitive in enumerate(terms.primitives):
                 evaluate = primitive.complete if terms.complete[k] else primitive.short_range
-                orders = evaluate(radial, terms.alpha_of(k, structure), n_orders)
+                orders = evaluate(radial, terms.alpha_of(k, some, n_part, pair), n_orders)
                 part[k].index_add_(0, pair, orders[0])
                 slopes += orders[1:]
-            sums[some, :, pairs] = part.view(len(part), some.stop - some.start, -1).transpose(0, 1)
+            sums[some, :, pairs] = part.view(-1, n_some, n_part).transpose(0, 1)
             if n_orders == 2:
                 kept += [flat, pair, *slopes]
         ctx.terms, ctx.pieces = terms, pieces
@@ -111,7 +113,7 @@ class _ImageSum(torch.autograd.Function):
             part, lattice = vectors[some, :, pairs], images[some]
             if torch.is_grad_enabled():
                 # a second derivative may follow, so the slopes must be differentiable as well
-                slopes = _differentiable_slopes(part, lattice, flat, pair, some, pairs, ctx.terms, len(vectors))
+                slopes = _differentiable_slopes(part, lattice, flat, pair, some, ctx.terms)
             upstream = grad[some, :, pairs].transpose(0, 1).reshape(n_primitives, -1)
             weight = upstream[0].take(pair) * slopes[0]
             for k in range(1, n_primitives):
@@ -133,23 +135,15 @@ class _ImageSum(torch.autograd.Function):
         return torch.cat(grad_vectors), torch.cat(list(grad_images.values())), None, None, None
 
 
-def _structure_of(pair: Tensor, some: slice, pairs: slice, terms: RadialTerms, n_batch: int) -> Tensor | None:
-    """Structure index of every entry, where alpha differs between structures."""
-    if n_batch == 1 or all(alpha is None for alpha in terms.alphas):
-        return None
-    return torch.div(pair, pairs.stop - pairs.start, rounding_mode="floor") + some.start
-
-
-def _differentiable_slopes(vectors, images, flat, pair, some, pairs, terms, n_batch):  # type: ignore[no-untyped-def]
+def _differentiable_slopes(vectors, images, flat, pair, some, terms):  # type: ignore[no-untyped-def]
     """-d phi_k/d r^2 of every entry as functions of the vectors and images."""
     n_pairs, n_images = vectors.shape[2], images.shape[2]
     image = flat % n_images + torch.div(pair, n_pairs, rounding_mode="floor") * n_images
     of_pair = vectors.transpose(1, 2).reshape(-1, 3)[pair]
     of_image = images.transpose(1, 2).reshape(-1, 3)[image]
     x = ((of_pair + of_image) ** 2).sum(-1)
-    structure = _structure_of(pair, some, pairs, terms, n_batch)
     return [
-        radial_derivative(primitive, x, terms.alpha_of(k, structure), complete=terms.complete[k], order=1)
+        radial_derivative(primitive, x, terms.alpha_of(k, some, n_pairs, pair), complete=terms.complete[k], order=1)
         for k, primitive in enumerate(terms.primitives)
     ]
 

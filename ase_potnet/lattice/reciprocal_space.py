@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ase_potnet.lattice.potentials.base import Primitive
+from ase_potnet.lattice.special import exponential_integral
 
 _CHUNK = 1 << 16  # values held at a time: stays in cache
 
 
-def fourier_weights(primitives: list[Primitive], alphas: list[Tensor | float], waves: Tensor, volume: Tensor) -> Tensor:
+def fourier_weights(
+    primitives: list[Primitive], alphas: list[Tensor | None], waves: Tensor, volume: Tensor
+) -> Tensor:
     """2 H(k)/V of the long range of every primitive, the 2 standing for the pair k, -k.
 
-    waves: (B, 3, M) wave vectors. volume: (B,). Returns (B, n_primitives, M).
+    alphas: (B,) or None for a power law. waves: (B, 3, M) wave vectors. volume: (B,). Returns (B, n_primitives, M).
     """
     k2 = waves[:, 0] ** 2 + waves[:, 1] ** 2 + waves[:, 2] ** 2
-    values = [
-        primitive.fourier(k2, alpha[:, None] if isinstance(alpha, Tensor) else alpha)
+    if all(alpha is None for alpha in alphas):
+        # H(k) = pi^(3/2) E_(3/2-p)(k^2/4) as in InversePower.fourier, all at once
+        values = exponential_integral(tuple(1.5 - primitive.p for primitive in primitives), 0.25 * k2)
+        return values.transpose(0, 1) * (2 * math.pi**1.5 / volume)[:, None, None]
+    transforms = [
+        primitive.fourier(k2, 0.0 if alpha is None else alpha[:, None])
         for primitive, alpha in zip(primitives, alphas, strict=True)
     ]
-    return torch.stack(values, dim=1) * (2 / volume)[:, None, None]
+    return torch.stack(transforms, dim=1) * (2 / volume)[:, None, None]
 
 
 def plane_waves(positions: Tensor, waves: Tensor) -> Tensor:

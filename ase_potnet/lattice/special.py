@@ -158,21 +158,26 @@ def _exp(x: Tensor | float) -> Tensor | float:
     return torch.exp(x) if isinstance(x, Tensor) else math.exp(x)
 
 
-class _ExponentialIntegral(torch.autograd.Function):
-    """E_q(x) with -d/dx E_q = E_(q+1), differentiable to every order."""
+class _ExponentialIntegrals(torch.autograd.Function):
+    """E_q(x) for several q, with -d/dx E_q = E_(q+1): differentiable to every order."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, q: float) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.q = q
+    def forward(ctx, x: Tensor, indices: tuple[float, ...]) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.indices = indices
         ctx.save_for_backward(x)
-        return exponential_integrals(q, Radial(x))[0]
+        radial = Radial(x)
+        return torch.stack([exponential_integrals(q, radial)[0] for q in indices])
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         (x,) = ctx.saved_tensors
-        return -grad * _ExponentialIntegral.apply(x, ctx.q + 1), None
+        slopes = _ExponentialIntegrals.apply(x, tuple(q + 1 for q in ctx.indices))
+        return -(grad * slopes).sum(0), None
 
 
-def exponential_integral(q: float, x: Tensor) -> Tensor:
-    """E_q(x) = x^-q Gamma(q, x) for x > 0, integer or half-integer q; differentiable to every order."""
-    return _ExponentialIntegral.apply(x, q)
+def exponential_integral(indices: tuple[float, ...], x: Tensor) -> Tensor:
+    """E_q(x) = x^-q Gamma(q, x) for x > 0 and integer or half-integer q; differentiable to every order.
+
+    Returns (len(indices), *x.shape).
+    """
+    return _ExponentialIntegrals.apply(x, indices)

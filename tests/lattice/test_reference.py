@@ -15,7 +15,7 @@ from .reference import (
     lattice_sum,
     real_space,
 )
-from .table import EPSTEIN, PAIR_SUMS
+from .table import EPSTEIN, PAIR_SUMS, case_id
 
 NEAR, ZERO = (0.9, -1.1, 0.7), (0.0, 0.0, 0.0)
 BULK, SLAB, WIRE = (True, True, True), (False, True, True), (False, False, True)
@@ -24,29 +24,30 @@ DIGITS_25 = mp.mpf(10) ** -25
 
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_gaussian_mixture_is_the_potential(potential):
+    """The integral over ln t, of panels of length 2."""
     r = mp.mpf("1.7")
-    terms = (
-        C * mp.quad(lambda t, s=s, b=b: t ** (s - 1) * mp.exp(-(r**2) * t - b / t), [0, 0.1, 1, 10, mp.inf])
+
+    def integrand(u, s, b):
+        return mp.exp(s * u - r**2 * mp.exp(u) - b * mp.exp(-u))
+
+    total = mp.fsum(
+        C * mp.quad(lambda u, s=s, b=b: integrand(u, s, b), mp.linspace(-140, 6, 74), maxdegree=4)
         for C, s, b in gaussian_mixture(potential)
     )
-    assert abs(mp.fsum(terms) - real_space(potential, r)) < DIGITS_25
+    assert abs(total - real_space(potential, r)) < DIGITS_25
 
 
-@pytest.mark.parametrize("displacement", [ZERO, NEAR])
 @pytest.mark.parametrize("pbc", [SLAB, WIRE])
-@pytest.mark.parametrize(
-    "potential", ["Coulomb()", "InversePower(2)", "London()", "Pauli(3.0)", "ScreenedCoulomb(0.7)"]
-)
-def test_two_splittings_agree_to_25_digits(potential, pbc, displacement):
-    values = [
-        lattice_sum(potential, displacement, TRICLINIC, pbc, split=s) for s in (mp.mpf("0.8"), mp.mpf("1.4"))
-    ]
+@pytest.mark.parametrize("potential", ["Coulomb()", "InversePower(2)", "Pauli(3.0)"])
+def test_two_splittings_agree_to_25_digits(potential, pbc):
+    values = [lattice_sum(potential, NEAR, TRICLINIC, pbc, split=s) for s in (mp.mpf("0.8"), mp.mpf("1.4"))]
     assert abs(values[0] - values[1]) < DIGITS_25
 
 
-@pytest.mark.parametrize("potential", ["Coulomb()", "InversePower(3)", "London()"])
-def test_two_splittings_agree_to_25_digits_in_bulk(potential):
-    values = [lattice_sum(potential, NEAR, TRICLINIC, split=s) for s in (1, mp.mpf("1.3"))]
+@pytest.mark.parametrize("displacement", [ZERO, NEAR])
+@pytest.mark.parametrize("potential", ["Coulomb()", "InversePower(3)"])
+def test_two_splittings_agree_to_25_digits_in_bulk(potential, displacement):
+    values = [lattice_sum(potential, displacement, TRICLINIC, split=s) for s in (1, mp.mpf("1.3"))]
     assert abs(values[0] - values[1]) < DIGITS_25
 
 
@@ -62,8 +63,10 @@ def test_two_splittings_agree_for_every_potential(potential, pbc, displacement):
 
 
 @pytest.mark.parametrize("displacement", [ZERO, NEAR])
-@pytest.mark.parametrize("pbc", [SLAB, WIRE])
-@pytest.mark.parametrize("potential", ["Pauli(3.0)", "ScreenedCoulomb(3.0)", "Morse(3.0, 1.6)"])
+@pytest.mark.parametrize(
+    ("potential", "pbc"),
+    [("Pauli(3.0)", WIRE), ("Morse(3.0, 1.6)", WIRE), ("Pauli(3.0)", SLAB), ("ScreenedCoulomb(3.0)", SLAB)],
+)
 def test_direct_sum_of_a_short_ranged_potential(potential, pbc, displacement):
     direct = direct_sum(potential, displacement, TRICLINIC, pbc, radius=26.0)  # exp(-3 * 26) = 1e-34
     assert abs(lattice_sum(potential, displacement, TRICLINIC, pbc) - direct) < DIGITS_25
@@ -90,7 +93,7 @@ def test_alternating_cubic_sum_of_forrester_and_glasser():
     assert abs(value - mp.sqrt(3)) < DIGITS_25
 
 
-def same_24_decimals(a: str, b: str) -> bool:
+def same_24_decimals(a, b) -> bool:
     return abs(mp.mpf(a) - mp.mpf(b)) < 10 * DIGITS_25
 
 
@@ -103,12 +106,16 @@ def test_table_holds_the_cases_of_the_script():
     ] == epstein_cases()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in PAIR_SUMS if sum(case["pbc"]) < 2],
-    ids=lambda case: f"{case['cell_name']}-{case['pbc']}",
-)
-def test_table_stems_from_the_script(case):
+@pytest.mark.parametrize("potential", ["Coulomb()", "InversePower(2)", "London()", "Pauli(3.0)"])
+@pytest.mark.parametrize("case", [case for case in PAIR_SUMS if sum(case["pbc"]) < 2], ids=case_id)
+def test_table_stems_from_the_script(case, potential):
+    value = lattice_sum(potential, case["displacements"][1], case["cell"], case["pbc"])
+    assert same_24_decimals(value, case["values"][potential][1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PAIR_SUMS, ids=case_id)
+def test_whole_table_stems_from_the_script(case):
     for potential, values in case_values(case).items():
         assert all(map(same_24_decimals, values, case["values"][potential]))
 

@@ -63,7 +63,7 @@ class InversePower(Primitive):
 
     def fourier(self, k2: Tensor, alpha: Tensor | float) -> Tensor:
         r"""pi^(3/2) \int_0^1 t^(p-5/2) exp(-k^2/4t) dt = pi^(3/2) E_(3/2-p)(k^2/4); Essmann et al., eq. 2.9."""
-        return math.pi**1.5 * exponential_integral(1.5 - self.p, 0.25 * k2)
+        return math.pi**1.5 * exponential_integral((1.5 - self.p,), 0.25 * k2)[0]
 
     def self_term(self, alpha: Tensor | float) -> float:
         r"""\int_0^1 t^(p-1) dt = 1/p."""

@@ -22,11 +22,11 @@ class Screened(Primitive):
 
     def fourier(self, k2: Tensor, alpha: Tensor | float) -> Tensor:
         r"""pi^(3/2) \int_0^1 t^(p-5/2) exp(-(k^2+alpha^2)/4t) dt = pi^(3/2) E_(3/2-p)((k^2+alpha^2)/4)."""
-        return math.pi**1.5 * exponential_integral(1.5 - self.p, 0.25 * (k2 + alpha * alpha))
+        return math.pi**1.5 * exponential_integral((1.5 - self.p,), 0.25 * (k2 + alpha * alpha))[0]
 
     def self_term(self, alpha: Tensor | float) -> Tensor:
         r"""\int_0^1 t^(p-1) exp(-alpha^2/4t) dt = E_(-p)(alpha^2/4)."""
-        return exponential_integral(-self.p, torch.as_tensor(0.25 * alpha * alpha))
+        return exponential_integral((-self.p,), torch.as_tensor(0.25 * alpha * alpha))[0]
 
     def background(self, alpha: Tensor | float) -> Tensor:
         """The Fourier transform at k = 0, finite for alpha > 0."""
