@@ -13,6 +13,7 @@ from torch import Tensor
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range
+from ase_potnet.lattice.pair_bounds import pair_bounds
 from ase_potnet.lattice.plan import Costs, Plan, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
 from ase_potnet.lattice.real_space import FAR_AWAY, sum_over_images
@@ -71,7 +72,7 @@ def pair_sums(
         result = result.view(*shape, -1)
     if not return_bound:
         return result
-    bound = pair_bounds(structures, plans, decomposition)
+    bound = pair_bounds(structures, plans, decomposition, real_space_sums)
     return result, bound[0] if structures.layout == "single" else bound
 
 
@@ -142,6 +143,10 @@ def _pair_vectors(bucket: Bucket, first: Tensor, second: Tensor) -> Tensor:
         with torch.no_grad():
             turns = torch.round(bucket.dual @ vectors)
         vectors = vectors - bucket.lattice.transpose(1, 2) @ turns
+    if vectors.shape[2] > 1:
+        apart = vectors.detach()[:, :, 1:].abs().amax(1)
+        if float(apart.min()) < 1e-10:
+            raise ValueError("positions must differ, got two atoms of a structure at the same place")
     if bucket.is_padded:
         n_pairs = torch.from_numpy(bucket.n_atoms * (bucket.n_atoms - 1) // 2 + 1).to(device)
         slot = torch.arange(len(first), device=device)

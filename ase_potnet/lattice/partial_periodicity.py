@@ -63,7 +63,7 @@ def mixture_quadrature(
     decays += [0.25 * a * a for a in alpha[screened]]
     lower = math.log(min([0.02 * min(decays), 0.5]) if decays else 0.5)
     samples = np.unique(np.quantile(k2, (0, 0.05, 0.3, 1))) if len(k2) else np.zeros(0)
-    z2 = np.concatenate(([0.0], np.geomspace(1e-3, max(z2_max, 1e-2), 12)))
+    z2 = np.concatenate(([0.0], np.geomspace(1e-3, max(z2_max, 1e-2), 40)))
     power = (p - 0.5 * d)[:, None]
 
     def rule(n: int) -> tuple[Array, Array]:
@@ -99,7 +99,7 @@ def mixture_quadrature(
     with np.errstate(divide="ignore"):
         constant = np.where(screened | (power[:, 0] == 0), 0.0, 1 / power[:, 0])
     return MixtureQuadrature(
-        *(torch.from_numpy(x) for x in (t, w, t_zero, w_zero, constant)), error=error * len(k2) + zero_error
+        *(torch.from_numpy(x) for x in (t, w, t_zero, w_zero, constant)), error=2 * (error * (2 * len(k2) + 1) + zero_error)
     )
 
 

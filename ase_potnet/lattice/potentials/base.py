@@ -83,28 +83,53 @@ class Primitive(Potential):
         return self.alpha > 0.0 or 2 * self.p > n_periodic
 
 
-class _RadialDerivative(torch.autograd.Function):
-    """(-d/dr^2)^order of the short range or of the complete potential, differentiable to every order."""
+class _RadialValues(torch.autograd.Function):
+    """(-d/dx)^order of several reduced potentials at x = r^2, differentiable to every order."""
 
     @staticmethod
-    def forward(ctx, x, alpha, primitive, complete, order):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x)
-        ctx.static = (alpha, primitive, complete, order)
-        evaluate = primitive.complete if complete else primitive.short_range
-        return evaluate(Radial(x), alpha, order + 1)[order]
+    def forward(ctx, x, primitives, complete, alphas, order):  # type: ignore[no-untyped-def]
+        radial, values, slopes = Radial(x), [], []
+        n_orders = order + (2 if ctx.needs_input_grad[0] else 1)
+        for primitive, whole, alpha in zip(primitives, complete, alphas, strict=True):
+            evaluate = primitive.complete if whole else primitive.short_range
+            orders = evaluate(radial, 0.0 if alpha is None else alpha, n_orders)
+            values.append(orders[order])
+            slopes += orders[order + 1 :]
+        ctx.static = (primitives, complete, alphas, order)
+        ctx.save_for_backward(x, *slopes)
+        return torch.stack(values)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (x,) = ctx.saved_tensors
-        alpha, primitive, complete, order = ctx.static
-        return -grad * _RadialDerivative.apply(x, alpha, primitive, complete, order + 1), None, None, None, None
+        x, *slopes = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            primitives, complete, alphas, order = ctx.static
+            slopes = _RadialValues.apply(x, primitives, complete, alphas, order + 1)
+        total = grad[0] * slopes[0]
+        for k in range(1, len(grad)):
+            total = total + grad[k] * slopes[k]
+        return -total, None, None, None, None
+
+
+def radial_values(
+    primitives: tuple[Primitive, ...],
+    complete: tuple[bool, ...],
+    alphas: tuple[Tensor | None, ...],
+    x: Tensor,
+    order: int = 0,
+) -> Tensor:
+    """(-d/dx)^order of the short range (or where ``complete`` of the whole) of reduced potentials at x = r^2 > 0.
+
+    alphas: per primitive None or a tensor that broadcasts with x. Returns (n_primitives, *x.shape).
+    """
+    return _RadialValues.apply(x, primitives, complete, alphas, order)
 
 
 def radial_derivative(
     primitive: Primitive, x: Tensor, alpha: Tensor | float, *, complete: bool, order: int = 0
 ) -> Tensor:
-    """(-d/dx)^order of the short-range (or complete) reduced potential at x = r^2; see Primitive.short_range."""
-    return _RadialDerivative.apply(x, alpha, primitive, complete, order)
+    """The same for one primitive."""
+    return radial_values((primitive,), (complete,), (alpha,), x, order)[0]  # type: ignore[arg-type]
 
 
 def require_positive(name: str, value: float) -> float:

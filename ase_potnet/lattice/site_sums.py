@@ -1,0 +1,227 @@
+"""P_i = sum_j S(r_i - r_j) q_j for every atom, without the matrix of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
+from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
+from ase_potnet.lattice.neighbours import find_neighbours, sum_over_neighbours
+from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range, partial_long_range_field
+from ase_potnet.lattice.plan import Costs, plan_sums
+from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose, radial_values
+from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_sources_over_waves
+from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
+
+_ROWS = 1 << 18  # pair values of a slab, wire or molecule held at a time
+
+
+def site_sums(
+    sources: Tensor,
+    positions: Tensor,
+    cell: Tensor,
+    potentials: Potential | Sequence[Potential],
+    *,
+    pbc: PeriodicFlags = True,
+    tolerance: float = 1e-8,
+    field: bool = False,
+    batch: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Potentials at every atom from sources on all atoms and their periodic images.
+
+    Args:
+        sources: (N, C), (B, N, C) or (T, C) with ``batch``: C channels per atom, dtype of positions.
+        positions, cell, potentials, pbc, batch: as in ``pair_sums``.
+        tolerance: largest absolute truncation error per unit of the largest |source| of the channel, in the unit
+            of the potential; rounding comes on top.
+        field: also return minus the gradient of each potential at the site.
+
+    Returns:
+        (N, C, K), (B, N, C, K) or (T, C, K): P_i = sum_j S_ij q_j with the S_ij of ``pair_sums`` (the atom's own
+        images included, the atom itself not). With ``field`` also (..., C, K, 3), in the unit of the potential
+        per Å. Differentiable to every order in sources, positions and cell. With three periodic directions the
+        cost grows as N^1.5; slabs, wires and molecules cost N^2 time in bounded memory.
+
+    Raises:
+        ValueError: naming the argument that is wrong.
+    """
+    structures = read_structures(positions, cell, pbc, batch)
+    decomposition = decompose(potentials)  # type: ignore[arg-type]
+    flat = _read_sources(sources, positions, structures)
+    limits = check_tolerance(tolerance) / structures.n_atoms
+    single = structures.positions.dtype == torch.float32
+    n_channels = flat.shape[1]
+    plans = plan_sums(structures, decomposition, limits, _site_costs(n_channels, field), single)
+    pieces, owners = [], []
+    for plan in plans:
+        check_reachable(plan, decomposition, structures.positions.dtype)
+        for members in split_into_buckets(structures, plan):
+            bucket = gather_bucket(structures, plan, members)
+            sums = _bucket_site_sums(bucket, flat, decomposition, field)  # (S, n, 1 or 4, p, C)
+            sums = sums * bucket.prefactors(decomposition)[:, None, None, :, None]
+            real = torch.from_numpy(np.arange(bucket.n_max) < bucket.n_atoms[:, None]).to(flat.device)
+            pieces.append(sums[real])
+            owners.append(bucket.atoms[real])
+    total = torch.cat(pieces)
+    total = total[torch.argsort(torch.cat(owners))]  # (T, 1 or 4, p, C)
+    if not decomposition.is_identity:
+        matrix = torch.tensor(decomposition.coefficients, dtype=total.dtype, device=total.device)
+        total = torch.einsum("kp,topc->tokc", matrix, total)
+    total = total.permute(0, 3, 2, 1)  # (T, C, K, 1 or 4)
+    shape = (*sources.shape, total.shape[2])
+    potential = total[..., 0].reshape(shape)
+    return (potential, total[..., 1:].reshape(*shape, 3)) if field else potential
+
+
+def _read_sources(sources: Tensor, positions: Tensor, structures: Structures) -> Tensor:
+    """Checked sources as (T, C). Raises ValueError."""
+    if not isinstance(sources, Tensor):
+        raise ValueError(f"sources must be a torch tensor, got {type(sources).__name__}")
+    if sources.dtype != positions.dtype or sources.device != positions.device:
+        raise ValueError(
+            f"sources must have the dtype and device of positions ({positions.dtype}, {positions.device}), "
+            f"got {sources.dtype}, {sources.device}"
+        )
+    if sources.shape[:-1] != positions.shape[:-1] or sources.ndim != positions.ndim or sources.shape[-1] == 0:
+        raise ValueError(
+            f"sources must have shape {(*positions.shape[:-1], 'C')} for positions of shape "
+            f"{tuple(positions.shape)}, got {tuple(sources.shape)}"
+        )
+    if not bool(torch.isfinite(sources.detach()).all()):
+        raise ValueError("sources must be finite, got NaN or infinity")
+    return sources.reshape(len(structures.positions), -1)
+
+
+class _site_costs:
+    """Cost model in ns: an edge (radial functions, sparse product), a wave vector (cos, sin, matrix products)."""
+
+    def __init__(self, n_channels: int, field: bool) -> None:
+        self.columns = n_channels * (4 if field else 1)
+        self.n_channels = n_channels
+
+    def __call__(self, n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
+        n = n_atoms.astype(np.float64)
+        if d == 3:
+            return Costs(
+                real=0.5 * n * n * (80.0 + 20.0 * n_split + 1.5 * n_split * self.columns),
+                wave=n * (10.0 + 0.3 * self.n_channels + 0.3 * n_split * self.columns),
+            )
+        return Costs(real=0.5 * n * n * 100.0, wave=n * n * 20.0 * n_split)
+
+
+def _bucket_site_sums(bucket: Bucket, sources: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
+    """Sums of the primitives, reduced units; the field follows the potential. (S, n_max, 1 or 4, n_primitives, C)"""
+    n = bucket.n_max
+    charges = sources[bucket.atoms]  # (S, n, C)
+    if bucket.is_padded:
+        real = torch.from_numpy(np.arange(n) < bucket.n_atoms[:, None]).to(charges)
+        charges = charges * real[..., None]
+    if bucket.plan.d == 0:
+        sums = _molecule_sums(bucket, charges, decomposition, field)
+    else:
+        sums = _real_space_sums(bucket, charges, decomposition, field)
+        if bucket.plan.split:
+            sums = sums + _long_range_sums(bucket, charges, decomposition, field)
+    if not field:
+        return sums
+    # the field is a derivative with respect to a length: back to Å
+    unit = torch.from_numpy(bucket.host_scale).to(sums)[:, None, None, None, None]
+    return torch.cat((sums[:, :, :1], sums[:, :, 1:] * unit), dim=2)
+
+
+def _real_space_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
+    """Short-range part on the neighbour list. (S, n_max, 1 or 4, n_primitives, C)"""
+    neighbours = find_neighbours(bucket)
+    terms = bucket.terms(decomposition)
+    vectors = neighbours.vectors
+    x = vectors[:, 0] ** 2 + vectors[:, 1] ** 2 + vectors[:, 2] ** 2
+    if len(x) and float(x.detach().min()) < 1e-20:
+        raise ValueError("positions must differ, got two atoms at the same place")
+    alphas = tuple(None if alpha is None else alpha.take(neighbours.structure) for alpha in terms.alphas)
+    flat = charges.reshape(-1, charges.shape[2])
+    shape = (len(charges), bucket.n_max, len(terms.primitives), 1, charges.shape[2])
+    values = radial_values(terms.primitives, terms.complete, alphas, x)  # (p, E)
+    parts = [sum_over_neighbours(values, flat, neighbours).permute(1, 0, 2).reshape(shape)]
+    if field:
+        slopes = radial_values(terms.primitives, terms.complete, alphas, x, order=1)
+        for axis in range(3):
+            weights = -2 * slopes * vectors[:, axis]
+            parts.append(sum_over_neighbours(weights, flat, neighbours, odd=True).permute(1, 0, 2).reshape(shape))
+    return torch.cat(parts, dim=3).transpose(2, 3)
+
+
+def _long_range_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
+    """Long-range part of the split primitives, zero for the others. (S, n_max, 1 or 4, n_primitives, C)"""
+    split, n_primitives = bucket.plan.split, len(decomposition.primitives)
+    own = bucket.self_terms(decomposition)[:, None, :, None] * charges[:, :, None, :]  # (S, n, p, C)
+    if bucket.plan.d == 3:
+        waves, present = bucket.waves()
+        terms = bucket.terms(decomposition)
+        primitives, alphas = [decomposition.primitives[k] for k in split], [terms.alphas[k] for k in split]
+        weights = fourier_weights(primitives, alphas, waves, bucket.volume)
+        if present is not None:
+            weights = weights * present[:, None]
+        long = sum_sources_over_waves(bucket.positions, waves, weights, charges, field)
+        constant = bucket.zero_mode(decomposition)
+    else:
+        long = _partial_sums(bucket, charges, decomposition, field)
+        constant = bucket.logarithms(decomposition)
+    if len(split) < n_primitives:
+        columns = [long[:, :, :, split.index(k)] if k in split else torch.zeros_like(long[:, :, :, 0]) for k in range(n_primitives)]
+        long = torch.stack(columns, dim=3)
+    rest = constant[:, None, :, None] * charges.sum(1)[:, None, None, :] - own
+    return torch.cat((long[:, :, :1] + rest[:, :, None], long[:, :, 1:]), dim=2)
+
+
+def _row_chunks(n: int, width: int) -> list[slice]:
+    step = max(1, _ROWS // max(1, n * width))
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _partial_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
+    """Long range of one slab or wire, a block of rows at a time. (1, n, 1 or 4, n_split, C)"""
+    parts = partial_fourier(bucket, decomposition)
+    positions, across, q = bucket.positions[0], bucket.across[0], charges[0]
+    rows = []
+    for some in _row_chunks(bucket.n_max, 4 * len(parts.alphas)):
+        left, right = (positions[some], across[some]), (positions, across)
+        block = partial_long_range(left, right, parts) @ q  # (p, I, C)
+        columns = [block[:, :, None]]
+        if field:
+            gradient = partial_long_range_field(left, right, parts)  # (p, I, J, 3)
+            columns.append(torch.einsum("pijx,jc->pixc", gradient, q))
+        rows.append(torch.cat(columns, dim=2).permute(1, 2, 0, 3))
+    return torch.cat(rows)[None]
+
+
+def _molecule_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
+    """No periodic direction: the plain sum over all pairs, a block of rows at a time."""
+    terms = bucket.terms(decomposition)
+    results = []
+    for s, n_atoms in enumerate(bucket.n_atoms.tolist()):
+        positions, q = bucket.positions[s, :n_atoms], charges[s, :n_atoms]
+        alphas = tuple(None if alpha is None else alpha[s] for alpha in terms.alphas)
+        rows = []
+        for some in _row_chunks(n_atoms, 4 * len(terms.primitives)):
+            row = torch.arange(n_atoms, device=positions.device)[some]
+            separation = positions[None] - positions[some, None]  # (I, J, 3)
+            other = row[:, None] != torch.arange(n_atoms, device=row.device)
+            pairs = separation[other]  # (E, 3): no zero distance enters
+            x = (pairs**2).sum(-1)
+            if len(x) and float(x.detach().min()) < 1e-20:
+                raise ValueError("positions must differ, got two atoms at the same place")
+            values = radial_values(terms.primitives, terms.complete, alphas, x)[:, :, None]  # (p, E, 1)
+            if field:
+                slopes = radial_values(terms.primitives, terms.complete, alphas, x, order=1)
+                values = torch.cat((values, -2 * slopes[:, :, None] * pairs), dim=2)  # (p, E, 4)
+            charge = q.expand(len(row), -1, -1)[other].view(len(row), -1, q.shape[1])  # (I, J-1, C)
+            weights = values.view(len(values), len(row), n_atoms - 1, values.shape[2])
+            rows.append(torch.einsum("pijo,ijc->iopc", weights, charge))
+        block = torch.cat(rows)
+        results.append(torch.nn.functional.pad(block, (0, 0, 0, 0, 0, 0, 0, bucket.n_max - n_atoms)))
+    return torch.stack(results)
