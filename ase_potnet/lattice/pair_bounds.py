@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 RealSpaceSums = Callable[[Bucket, Decomposition, Tensor], Tensor]
 
 _MARGIN = 1.0  # how far beyond the Gaussian cut-offs terms are looked at, reduced units
-_ROUNDING = 16  # multiples of the machine epsilon, of everything that is added up
+_ROUNDING = 8  # multiples of the machine epsilon; 1/r^n passes on n times the relative error of r
 
 
 @torch.no_grad()
@@ -53,7 +53,8 @@ def pair_bounds(
             if plan.d in (1, 2) and plan.split:
                 rule = partial_fourier(bucket, decomposition)
                 real[np.ix_(plan.split, members)] += (rule.rule.error * float(rule.prefactor))[:, None]
-        total = unit * (tails + real + _ROUNDING * epsilon * sizes)
+        condition = np.array([[2 + 2 * abs(p.p)] for p in decomposition.primitives])
+        total = unit * (tails + real + _ROUNDING * epsilon * condition * sizes)
         bounds[plan.index] = (matrix @ total).T
     return torch.from_numpy(bounds).to(structures.positions)
 

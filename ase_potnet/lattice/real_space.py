@@ -41,13 +41,15 @@ def nonzero_flat(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
-def squared_distances(vectors: Tensor, images: Tensor, work: Tensor) -> Tensor:
+def squared_distances(vectors: Tensor, images: Tensor, work: Tensor | None = None) -> Tensor:
     """|v + n|^2 for vectors (B, 3, P) and images (B, 3, M) -> (B, P, M), componentwise: exact at short distances.
 
     work: (2, at least B P M), reused memory; the result lies in its first row.
     """
     shape = (vectors.shape[0], vectors.shape[2], images.shape[2])
     size = shape[0] * shape[1] * shape[2]
+    if work is None:
+        work = vectors.new_empty(2, size)
     total, part = work[0, :size].view(shape), work[1, :size].view(shape)
     torch.add(vectors[:, 0, :, None], images[:, 0, None, :], out=total)
     total.mul_(total)

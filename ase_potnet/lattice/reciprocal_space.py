@@ -74,9 +74,9 @@ class _WaveSum(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         positions, waves, weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            basis = plane_waves(positions, waves)
-            sums = pair_products(basis, basis, weights)
-            return torch.autograd.grad(sums, (positions, waves, weights), grad, create_graph=True)
+            inputs = _aliases(positions, waves, weights)
+            basis = plane_waves(*inputs[:2])
+            return torch.autograd.grad(pair_products(basis, basis, inputs[2]), inputs, grad, create_graph=True)
         n_batch, n_atoms, _ = positions.shape
         n_weights, n_waves = weights.shape[1:]
         grads = (torch.empty_like(positions), torch.empty_like(waves), torch.empty_like(weights))
@@ -98,6 +98,11 @@ class _WaveSum(torch.autograd.Function):
             torch.bmm(phase, waves[part].transpose(1, 2), out=grads[0][part])
             torch.bmm(positions[part].transpose(1, 2), phase, out=grads[1][part])
         return grads
+
+
+def _aliases(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """The same values as inputs of their own: weights depend on the waves, whose gradient must not count that path."""
+    return tuple(x.view_as(x) for x in inputs)
 
 
 class _Memory:
@@ -158,6 +163,7 @@ class _SourceWaveSum(torch.autograd.Function):
         inputs = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
+            inputs = _aliases(*inputs)
             wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
             found = iter(torch.autograd.grad(_sum_source_chunks(*inputs, ctx.field), wanted, grad, create_graph=True))
             return *(next(found) if need else None for need in needed), None

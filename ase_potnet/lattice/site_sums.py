@@ -15,6 +15,7 @@ from ase_potnet.lattice.neighbours import find_neighbours, sum_over_neighbours
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range, partial_long_range_field
 from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose, radial_values
+from ase_potnet.lattice.real_space import sum_over_images
 from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_sources_over_waves
 from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
 
@@ -37,8 +38,8 @@ def site_sums(
     Args:
         sources: (N, C), (B, N, C) or (T, C) with ``batch``: C channels per atom, dtype of positions.
         positions, cell, potentials, pbc, batch: as in ``pair_sums``.
-        tolerance: largest absolute truncation error per unit of the largest |source| of the channel, in the unit
-            of the potential; rounding comes on top.
+        tolerance: largest absolute truncation error of each S_ij, so that of P_i is at most tolerance * sum |q_j|
+            (and usually far below it, as in ``pair_sums``); rounding comes on top.
         field: also return minus the gradient of each potential at the site.
 
     Returns:
@@ -53,7 +54,7 @@ def site_sums(
     structures = read_structures(positions, cell, pbc, batch)
     decomposition = decompose(potentials)  # type: ignore[arg-type]
     flat = _read_sources(sources, positions, structures)
-    limits = check_tolerance(tolerance) / structures.n_atoms
+    limits = np.full(structures.n_structures, check_tolerance(tolerance))
     single = structures.positions.dtype == torch.float32
     n_channels = flat.shape[1]
     plans = plan_sums(structures, decomposition, limits, _site_costs(n_channels, field), single)
@@ -108,7 +109,7 @@ class _site_costs:
         n = n_atoms.astype(np.float64)
         if d == 3:
             return Costs(
-                real=0.5 * n * n * (80.0 + 20.0 * n_split + 1.5 * n_split * self.columns),
+                real=0.5 * n * n * (120.0 + 20.0 * n_split + 2.0 * n_split * self.columns),
                 wave=n * (10.0 + 0.3 * self.n_channels + 0.3 * n_split * self.columns),
             )
         return Costs(real=0.5 * n * n * 100.0, wave=n * n * 20.0 * n_split)
@@ -140,19 +141,20 @@ def _real_space_sums(bucket: Bucket, charges: Tensor, decomposition: Decompositi
     terms = bucket.terms(decomposition)
     vectors = neighbours.vectors
     x = vectors[:, 0] ** 2 + vectors[:, 1] ** 2 + vectors[:, 2] ** 2
-    if len(x) and float(x.detach().min()) < 1e-20:
-        raise ValueError("positions must differ, got two atoms at the same place")
     alphas = tuple(None if alpha is None else alpha.take(neighbours.structure) for alpha in terms.alphas)
     flat = charges.reshape(-1, charges.shape[2])
-    shape = (len(charges), bucket.n_max, len(terms.primitives), 1, charges.shape[2])
+    shape = (len(charges), bucket.n_max, 1, len(terms.primitives), charges.shape[2])
     values = radial_values(terms.primitives, terms.complete, alphas, x)  # (p, E)
     parts = [sum_over_neighbours(values, flat, neighbours).permute(1, 0, 2).reshape(shape)]
+    origin = vectors.new_zeros(len(charges), 3, 1)
+    own = sum_over_images(origin, bucket.images(), bucket.squared_cutoff(), terms, omit_origin=True)  # (S, p, 1)
+    parts[0] = parts[0] + own[:, None, None] * charges[:, :, None, None]
     if field:
         slopes = radial_values(terms.primitives, terms.complete, alphas, x, order=1)
         for axis in range(3):
             weights = -2 * slopes * vectors[:, axis]
             parts.append(sum_over_neighbours(weights, flat, neighbours, odd=True).permute(1, 0, 2).reshape(shape))
-    return torch.cat(parts, dim=3).transpose(2, 3)
+    return torch.cat(parts, dim=2)
 
 
 def _long_range_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:

@@ -1,0 +1,50 @@
+"""Vectors between the distinct pairs of atoms of a bucket."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_potnet.lattice.buckets import Bucket
+from ase_potnet.lattice.real_space import FAR_AWAY
+
+
+@lru_cache(maxsize=64)
+def distinct_pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """First and second atom of each pair of different atoms; those of the first m atoms come first. (P,) each"""
+    second, first = np.tril_indices(n, -1)
+    return torch.from_numpy(first).to(device), torch.from_numpy(second).to(device)
+
+
+def pair_vectors(
+    bucket: Bucket, first: Tensor, second: Tensor, some: slice = slice(None), begin: int = 0
+) -> tuple[Tensor, Tensor]:
+    """r_first - r_second, moved by lattice vectors into the cell around the origin; padding far away.
+
+    first, second: (P,) of ``distinct_pairs``, from the pair number ``begin`` on; some: which structures. Returns the
+    vectors (S, 3, P) and the integer moves (S, d, P). Raises ValueError where two atoms coincide.
+    """
+    positions = bucket.positions[some]
+    # one-dimensional gathers: torch gathers along the last of several axes twenty times more slowly
+    offset = torch.arange(len(positions), device=first.device)[:, None] * positions.shape[1]
+    one, other = (offset + first).view(-1), (offset + second).view(-1)
+    columns = positions.reshape(-1, 3).T.contiguous()
+    vectors = torch.stack(
+        [(c.index_select(0, one) - c.index_select(0, other)).view(len(positions), -1) for c in columns], dim=1
+    )
+    turns = vectors.new_zeros(len(vectors), bucket.plan.d, len(first))
+    if bucket.plan.d > 0:
+        with torch.no_grad():
+            turns = torch.round(bucket.dual[some] @ vectors)
+        vectors = vectors - bucket.lattice[some].transpose(1, 2) @ turns
+    if bucket.is_padded:
+        n_atoms = torch.from_numpy(bucket.n_atoms[some]).to(vectors.device)
+        slot = torch.arange(begin, begin + len(first), device=vectors.device)
+        absent = slot >= (n_atoms * (n_atoms - 1) // 2)[:, None]
+        vectors = vectors.masked_fill(absent[:, None], FAR_AWAY)
+    if len(first) and float(vectors.detach().abs().amax(1).min()) < 1e-10:
+        raise ValueError("positions must differ, got two atoms of a structure at the same place")
+    return vectors, turns
