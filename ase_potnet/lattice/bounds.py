@@ -51,50 +51,57 @@ class MixtureTail:
 
     def solve(self, tolerance: Array) -> Array:
         """Cut-offs just large enough that the proven tail is at most ``tolerance`` (S,). (m, S)"""
-        lowest = np.sqrt(np.maximum(self.q, 0.0) + 1.5) + np.zeros_like(self.factor)
-        goal = np.log(tolerance)
-        cutoff = np.maximum(np.sqrt(np.maximum(np.log(self.factor + 1e-300) - goal, 0.0) + 3.0), lowest)
-        for _ in range(3):
-            excess = np.log(self.bound(cutoff) + 1e-300) - goal
-            cutoff = np.maximum(cutoff + excess / (2.4 * cutoff), lowest)
-        return widen(self.bound, cutoff, tolerance)
+        constant = np.log(self.factor * (UNIT_BALL[self.d] / self.volume) / tolerance + 1e-300) - self.shift
+        offset = self.shift - np.maximum(self.q - 1, 0.0)
+        lowest = np.maximum(self.q, 0.0) + 1.5
+
+        def required(x: Array) -> Array:
+            # bound(cutoff) <= tolerance, solved for the x = cutoff^2 of its exponential
+            cutoff = np.sqrt(x)
+            points = _points_factor(0.5 / cutoff, cutoff + self.covering)
+            return np.maximum(constant + self.d * np.log(points) - np.log(x + offset), lowest)
+
+        return np.sqrt(_settle(required, np.maximum(constant + 3.0, lowest)))
 
 
-def widen(bound: Callable[[Array], Array], cutoff: Array, tolerance: Array) -> Array:
-    """Move cut-offs outwards until the bound itself holds."""
-    for _ in range(2000):
-        short = bound(cutoff) > tolerance
-        if not short.any():
-            return cutoff
-        cutoff = np.where(short, cutoff * 1.005, cutoff)
+def _settle(required: Callable[[Array], Array], start: Array) -> Array:
+    """Values x >= required(x) close to the fixed point of a slowly varying function: checked, not only iterated."""
+    x = 1.0005 * required(required(start))
+    for _ in range(1000):
+        need = required(x)
+        if (need <= x).all():
+            return x
+        x = 1.0005 * np.maximum(x, need)
     raise ArithmeticError("no cut-off found for the requested tolerance")  # pragma: no cover
+
+
+def _points_factor(step: Array | float, reach: Array) -> Array:
+    """The d-th root of an upper bound on reach^d + d step reach^(d-1) + d (d-1) step^2 reach^(d-2) + ...
+
+    With step < reach that sum is at most (reach / (1 - step/reach))^d, by comparing the powers of step/reach.
+    """
+    return reach * reach / (reach - step)
 
 
 def lattice_tail(value: Array, decay: Array, cutoff: Array, covering: Array, volume: Array, d: int) -> Array:
     """Bound on the sum over lattice points beyond ``cutoff`` of a function <= value * exp(-decay (r - cutoff)).
 
-    covering and volume: covering radius and cell volume of the d-dimensional lattice. All arrays broadcast.
+    covering and volume: covering radius and cell volume of the d-dimensional lattice; decay * cutoff > 1/2. All
+    arrays broadcast.
     """
-    reach = cutoff + covering
-    step = 1 / decay
-    total = np.ones_like(reach)
-    for j in range(1, d + 1):
-        # reach^d + d/b (reach^(d-1) + (d-1)/b (...)), built from the inside
-        total = reach**j + j * step * total
-    return value * total * (UNIT_BALL[d] / volume)
+    # f(R) M(R) + d f(R) \int (r + rho)^(d-1) exp(-b (r - R)) dr, integrated by parts
+    return value * _points_factor(1 / decay, cutoff + covering) ** d * (UNIT_BALL[d] / volume)
 
 
 def exponential_cutoff(
     alpha: float, power: float, factor: Array, tolerance: Array, covering: Array, volume: Array, d: int
 ) -> Array:
     """Cut-off of a plain lattice sum of factor exp(-alpha r)/r^power whose proven tail is at most ``tolerance``."""
+    constant = np.log(factor * (UNIT_BALL[d] / volume) / tolerance)
 
-    def bound(cutoff: Array) -> Array:
-        value = factor * np.exp(-alpha * cutoff) * cutoff ** (-power)
-        return lattice_tail(value, np.full_like(cutoff, alpha), cutoff, covering, volume, d)
+    def required(cutoff: Array) -> Array:
+        # lattice_tail(factor exp(-alpha cutoff)/cutoff^power) <= tolerance, solved for the cutoff of the exponential
+        points = _points_factor(1 / alpha, cutoff + covering)
+        return np.maximum((constant + d * np.log(points) - power * np.log(cutoff)) / alpha, 1 / alpha)
 
-    goal = np.log(tolerance)
-    cutoff = np.maximum(-goal / alpha, 1 / alpha)
-    for _ in range(3):
-        cutoff = np.maximum(cutoff + 1.02 * (np.log(bound(cutoff)) - goal) / alpha, 1 / alpha)
-    return widen(bound, cutoff, tolerance)
+    return _settle(required, np.maximum(-np.log(tolerance), 1.0) / alpha)

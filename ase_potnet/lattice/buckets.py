@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ase_potnet.lattice.plan import Plan, Ragged
+from ase_potnet.lattice.plan import Plan, Ragged, constants_of
 from ase_potnet.lattice.potentials.base import Decomposition
 from ase_potnet.lattice.real_space import FAR_AWAY, RadialTerms
 from ase_potnet.lattice.structures import Structures
@@ -20,6 +22,7 @@ Integers = NDArray[np.int64]
 
 _OVERHEAD = 2.5e5  # ns of fixed cost of one bucket
 _LARGEST_BUCKET = 1 << 19  # plane-wave values held at a time
+_SMALL_BATCH = 5e6  # ns of work that cannot need much memory
 
 
 def split_into_buckets(structures: Structures, plan: Plan) -> list[Integers]:
@@ -31,6 +34,10 @@ def split_into_buckets(structures: Structures, plan: Plan) -> list[Integers]:
     if plan.d in (1, 2):
         return [np.array([s]) for s in range(len(n_atoms))]
     n_images, n_waves = plan.images.count, plan.waves.count
+    together = len(n_atoms) * _cost(int(n_atoms.max()), int(n_images.max()), int(n_waves.max()))
+    apart = float(_cost(n_atoms, n_images, n_waves).sum())
+    if together - apart < _OVERHEAD and together < _SMALL_BATCH:
+        return [np.arange(len(n_atoms))]
     equal = (n_atoms == n_atoms[0]).all()
     order = np.arange(len(n_atoms)) if equal else np.lexsort((n_waves * n_images, n_atoms))
     sizes = np.stack((n_atoms, n_images, n_waves), axis=1)[order].tolist()
@@ -49,8 +56,8 @@ def split_into_buckets(structures: Structures, plan: Plan) -> list[Integers]:
     return buckets
 
 
-def _cost(n_atoms: int, n_images: int, n_waves: int) -> float:
-    """ns for one structure of this padded size."""
+def _cost(n_atoms: Any, n_images: Any, n_waves: Any) -> Any:
+    """ns for one structure of this padded size; numbers or arrays."""
     return n_atoms * n_atoms * (0.8 * n_images + 0.6 * n_waves) + 9.0 * n_atoms * n_waves
 
 
@@ -80,7 +87,7 @@ class Bucket:
         """Volume, area or length of the cell. (S,)"""
         basis = self.lattice
         if self.plan.d == 3:
-            return torch.linalg.det(basis).abs()
+            return (basis[:, 0] * torch.linalg.cross(basis[:, 1], basis[:, 2])).sum(1).abs()
         if self.plan.d == 1:
             return torch.linalg.vector_norm(basis[:, 0], dim=1)
         return torch.linalg.vector_norm(torch.linalg.cross(basis[:, 0], basis[:, 1]), dim=1)
@@ -100,9 +107,8 @@ class Bucket:
 
     def prefactors(self, decomposition: Decomposition) -> Tensor:
         """c eta^p of every primitive, from reduced to physical units. (S, n_primitives)"""
-        return self._tensor(
-            np.stack([p.norm * self.host_scale ** (2 * p.p) for p in decomposition.primitives], axis=1)
-        )
+        constants = constants_of(decomposition)
+        return self._tensor((constants.norm * self.host_scale ** (2 * constants.p)).T)
 
     def images(self) -> Tensor:
         """Lattice points of the real-space sum, padded with FAR_AWAY. (S, 3, M)"""
@@ -119,9 +125,7 @@ class Bucket:
     def waves(self) -> tuple[Tensor, Tensor | None]:
         """Wave vectors (S, 3, M), and (S, M) ones and zeros where some are padding (None without padding)."""
         points, present = _padded(self.plan.waves, self.members)
-        if present is not None:
-            points[:, 0] += ~present  # any vector but zero
-        vectors = self.dual.transpose(1, 2) @ self._tensor(2 * math.pi * points)
+        vectors = self.dual.transpose(1, 2) @ self._tensor(np.multiply(points, 2 * math.pi, order="C"))
         return vectors, None if present is None else self._tensor(present.astype(np.float64))
 
     def squared_cutoff(self) -> Tensor:
@@ -130,24 +134,19 @@ class Bucket:
 
     def zero_mode(self, decomposition: Decomposition) -> Tensor:
         """k = 0 term per primitive, three periodic directions, for every pair. (S, n_primitives)"""
-        rows = []
-        for k, primitive in enumerate(decomposition.primitives):
-            alpha = primitive.alpha / self.host_scale
-            if self.plan.complete[k]:
-                rows.append(np.zeros(len(alpha)))
-            elif primitive.alpha > 0:
-                rows.append(np.asarray(primitive.background(torch.from_numpy(alpha))))
-            else:
-                rows.append(np.full(len(alpha), primitive.background(0.0)))
-        return self._tensor(np.stack(rows, axis=1) + self._logarithms(decomposition)) / self.volume[:, None]
+        constant = self._logarithms(decomposition)
+        for k in self.plan.split:
+            primitive = decomposition.primitives[k]
+            constant[:, k] += self._with_alpha(primitive.background, primitive.alpha)
+        return self._tensor(constant) / self.volume[:, None]
 
     def _logarithms(self, decomposition: Decomposition) -> NDArray[np.float64]:
         """pi^(d/2) ln(eta) for power laws at the pole of the Epstein zeta function, else 0. (S, n_primitives)"""
-        at_pole = [
-            primitive.zero_mode_is_logarithmic(self.plan.d) and not whole
-            for primitive, whole in zip(decomposition.primitives, self.plan.complete, strict=True)
-        ]
-        return np.outer(math.pi ** (0.5 * self.plan.d) * 2 * np.log(self.host_scale), at_pole)
+        values = np.zeros((len(self.host_scale), len(decomposition.primitives)))
+        for k in self.plan.split:
+            if decomposition.primitives[k].zero_mode_is_logarithmic(self.plan.d):
+                values[:, k] = math.pi ** (0.5 * self.plan.d) * 2 * np.log(self.host_scale)
+        return values
 
     def logarithms(self, decomposition: Decomposition) -> Tensor:
         """The same divided by the cell's volume, on the device. (S, n_primitives)"""
@@ -155,16 +154,15 @@ class Bucket:
 
     def self_terms(self, decomposition: Decomposition) -> Tensor:
         """The long range at r = 0, contained in the reciprocal sum. (S, n_primitives)"""
-        rows = []
-        for k, primitive in enumerate(decomposition.primitives):
-            alpha = primitive.alpha / self.host_scale
-            if self.plan.complete[k]:
-                rows.append(np.zeros(len(alpha)))
-            elif primitive.alpha > 0:
-                rows.append(np.asarray(primitive.self_term(torch.from_numpy(alpha))))
-            else:
-                rows.append(np.full(len(alpha), primitive.self_term(0.0)))
-        return self._tensor(np.stack(rows, axis=1))
+        values = np.zeros((len(self.host_scale), len(decomposition.primitives)))
+        for k in self.plan.split:
+            primitive = decomposition.primitives[k]
+            values[:, k] = self._with_alpha(primitive.self_term, primitive.alpha)
+        return self._tensor(values)
+
+    def _with_alpha(self, function: Callable[[Any], Any], alpha: float) -> Any:
+        """A function of alpha in reduced units; one number for a power law, which has none."""
+        return np.asarray(function(torch.from_numpy(alpha / self.host_scale))) if alpha > 0 else function(0.0)
 
     def _tensor(self, values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(values).to(self.positions)
@@ -174,38 +172,39 @@ def gather_bucket(structures: Structures, plan: Plan, members: Integers) -> Buck
     """Wrapped positions and reduced cells of some structures of a plan, differentiable."""
     index = plan.index[members]
     n_atoms = structures.n_atoms[index]
-    first = structures.first_atom[index]
     slots = np.arange(n_atoms.max())
-    atoms = first[:, None] + np.where(slots < n_atoms[:, None], slots, 0)
+    atoms = structures.first_atom[index][:, None] + np.where(slots < n_atoms[:, None], slots, 0)
     like = structures.positions
-    device = like.device
     scale = plan.scale[members]
-    scale_tensor = torch.from_numpy(scale).to(like)[:, None, None]
-    flat_atoms = torch.from_numpy(atoms).to(device)
-    positions = like[flat_atoms] * scale_tensor
-    rows = structures.cell[torch.from_numpy(index).to(device)]
+    positions = _rows(like, atoms.reshape(-1)).view(*atoms.shape, 3) * torch.from_numpy(scale).to(like)[:, None, None]
+    cell = _rows(structures.cell, index)
     if plan.d < 3:
-        rows = torch.take_along_dim(rows, torch.from_numpy(plan.axes[members]).to(device)[:, :, None], 1)
-    lattice = torch.from_numpy(plan.transform[members]).to(like) @ rows * scale_tensor
+        cell = torch.take_along_dim(cell, torch.from_numpy(plan.axes[members]).to(like.device)[:, :, None], 1)
+    lattice = torch.from_numpy(plan.transform[members] * scale[:, None, None]).to(like) @ cell
     dual = lattice
     if plan.d == 3:
-        dual = torch.linalg.inv(lattice).transpose(1, 2)
+        across = torch.linalg.cross(lattice.roll(-1, 1), lattice.roll(-2, 1))
+        dual = across / (lattice[:, :1] * across[:, :1]).sum(2, keepdim=True)
     elif plan.d > 0:
         dual = torch.linalg.inv(lattice @ lattice.transpose(1, 2)) @ lattice
     if plan.d > 0:
-        with torch.no_grad():
-            turns = torch.floor(positions @ dual.transpose(1, 2))
-        positions = positions - turns @ lattice
-    return Bucket(plan, members, n_atoms, flat_atoms, positions, lattice, dual, scale)
+        turns = torch.floor(positions.detach() @ dual.detach().transpose(1, 2))
+        positions = torch.baddbmm(positions, turns, lattice, alpha=-1)
+    return Bucket(plan, members, n_atoms, torch.from_numpy(atoms).to(like.device), positions, lattice, dual, scale)
+
+
+def _rows(values: Tensor, index: Integers) -> Tensor:
+    """values[index]: a view where the rows are consecutive."""
+    first, n_rows = int(index[0]), len(index)
+    if n_rows == int(index[-1]) - first + 1 and bool((index[1:] > index[:-1]).all()):
+        return values if n_rows == len(values) else values[first : first + n_rows]
+    return values.index_select(0, torch.from_numpy(index).to(values.device))
 
 
 def _padded(ragged: Ragged, members: Integers) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Integer points of some structures (S, d, M), padded with zeros, and which are present (None: all)."""
+    """Integer points of some structures (S, d, M), and which are no padding (None: all); padding repeats others."""
     count, first = ragged.count[members, None], ragged.first[members, None]
     slots = np.arange(int(count.max(initial=0)))
     present = slots < count
-    if present.all():
-        return ragged.points[first + slots].transpose(0, 2, 1), None
-    points = ragged.points[np.minimum(first + slots, len(ragged.points) - 1)]
-    points[~present] = 0.0
-    return points.transpose(0, 2, 1), present
+    points = ragged.points.take(first + slots, axis=0, mode="clip").transpose(0, 2, 1)
+    return points, None if present.all() else present

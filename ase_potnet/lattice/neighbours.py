@@ -70,7 +70,8 @@ def _search_all_pairs(bucket: Bucket) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     for some, pairs in chunks(len(bucket.members), max(1, len(first)), n_images):
         vectors, turns = pair_vectors(bucket, first[pairs], second[pairs], some, pairs.start)
         # transposed: pairs run fastest, there are many more of them than images
-        distance2 = squared_distances(images[some], vectors)  # (s, M, p)
+        work = vectors.new_empty(2, len(vectors) * n_images * vectors.shape[2])
+        distance2 = squared_distances(images[some], vectors, work)  # (s, M, p)
         flat = nonzero_flat(distance2 < cutoff2[some, None, None])
         width = vectors.shape[2]
         row = torch.div(flat, width, rounding_mode="floor")  # structure and image

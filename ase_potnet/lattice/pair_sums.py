@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
-from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range
 from ase_potnet.lattice.pair_bounds import pair_bounds
+from ase_potnet.lattice.pair_vectors import distinct_pairs, pair_vectors
+from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range
 from ase_potnet.lattice.plan import Costs, Plan, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
-from ase_potnet.lattice.real_space import FAR_AWAY, sum_over_images
+from ase_potnet.lattice.real_space import sum_over_images
 from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_over_waves
 from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
 
@@ -86,24 +87,19 @@ def _pair_costs(n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
     )
 
 
-@lru_cache(maxsize=128)
-def _pair_slots(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """First and second atom of each distinct pair, slot 0 for the self pair, and the slot of every (i, j).
-
-    The pairs of the first m atoms come first, so that smaller structures of a bucket use a prefix.
-    """
-    second, first = np.tril_indices(n, -1)
+@lru_cache(maxsize=64)
+def _slots_of_pairs(n: int, device: torch.device) -> Tensor:
+    """Place of every (i, j) among the distinct pairs: 0 for the self pair, then those of ``distinct_pairs``. (n n,)"""
+    first, second = (index.cpu().numpy() for index in distinct_pairs(n, device))
     slots = np.zeros((n, n), dtype=np.int64)
     slots[first, second] = slots[second, first] = np.arange(1, len(first) + 1)
-    return np.append(0, first), np.append(0, second), slots.reshape(-1)
+    return torch.from_numpy(slots.reshape(-1)).to(device)
 
 
 def _bucket_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
     """Sums of the primitives of one bucket. (S, n_primitives, n_max, n_max)"""
     n = bucket.n_max
-    _, _, slots = _pair_slots(n)
-    distinct = real_space_sums(bucket, decomposition, bucket.squared_cutoff())  # (S, n_primitives, P)
-    sums = distinct.index_select(2, torch.from_numpy(slots).to(distinct.device)).view(*distinct.shape[:2], n, n)
+    sums = real_space_sums(bucket, decomposition, bucket.squared_cutoff())  # (S, n_primitives, P)
     split = bucket.plan.split
     if split:
         if bucket.plan.d == 3:
@@ -112,46 +108,22 @@ def _bucket_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
             atoms = (bucket.positions[0], bucket.across[0])
             constant = bucket.logarithms(decomposition)
             long = partial_long_range(atoms, atoms, partial_fourier(bucket, decomposition))[None]
-        eye = torch.eye(n, dtype=sums.dtype, device=sums.device)
-        rest = constant[:, :, None, None] - bucket.self_terms(decomposition)[:, :, None, None] * eye
-        if len(split) == len(decomposition.primitives):
-            sums = sums + long + rest
-        else:
-            sums = torch.stack(
-                [
-                    sums[:, k] + long[:, split.index(k)] + rest[:, k] if k in split else sums[:, k]
-                    for k in range(sums.shape[1])
-                ],
-                dim=1,
-            )
+        is_self = sums.new_zeros(sums.shape[2])
+        is_self[0] = 1.0
+        own = bucket.self_terms(decomposition)
+        sums = sums + torch.addcmul(constant[:, :, None], own[:, :, None], is_self, value=-1)
+    sums = sums.index_select(2, _slots_of_pairs(n, sums.device)).view(*sums.shape[:2], n, n)
+    if split:
+        whole = len(split) == len(decomposition.primitives)
+        sums = sums + long if whole else sums.index_add(1, torch.tensor(split, device=sums.device), long)
     return sums * bucket.prefactors(decomposition)[:, :, None, None]
 
 
 def real_space_sums(bucket: Bucket, decomposition: Decomposition, cutoff2: Tensor) -> Tensor:
     """Real-space part of the distinct pairs of one bucket, reduced units. (S, n_primitives, P)"""
-    first, second, _ = _pair_slots(bucket.n_max)
-    vectors = _pair_vectors(bucket, torch.from_numpy(first), torch.from_numpy(second))
+    vectors, _ = pair_vectors(bucket, *distinct_pairs(bucket.n_max, bucket.positions.device))
+    vectors = torch.cat((vectors.new_zeros(len(vectors), 3, 1), vectors), dim=2)  # the self pair first
     return sum_over_images(vectors, bucket.images(), cutoff2, bucket.terms(decomposition), omit_origin=True)
-
-
-def _pair_vectors(bucket: Bucket, first: Tensor, second: Tensor) -> Tensor:
-    """r_i - r_j, moved by lattice vectors into the cell around the origin; padding far away. (S, 3, P)"""
-    positions = bucket.positions.transpose(1, 2)
-    device = positions.device
-    vectors = positions.index_select(2, first.to(device)) - positions.index_select(2, second.to(device))
-    if bucket.plan.d > 0:
-        with torch.no_grad():
-            turns = torch.round(bucket.dual @ vectors)
-        vectors = vectors - bucket.lattice.transpose(1, 2) @ turns
-    if vectors.shape[2] > 1:
-        apart = vectors.detach()[:, :, 1:].abs().amax(1)
-        if float(apart.min()) < 1e-10:
-            raise ValueError("positions must differ, got two atoms of a structure at the same place")
-    if bucket.is_padded:
-        n_pairs = torch.from_numpy(bucket.n_atoms * (bucket.n_atoms - 1) // 2 + 1).to(device)
-        slot = torch.arange(len(first), device=device)
-        vectors = vectors.masked_fill((slot >= n_pairs[:, None])[:, None], FAR_AWAY)
-    return vectors
 
 
 def _reciprocal_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:

@@ -35,11 +35,10 @@ def pair_vectors(
     vectors = torch.stack(
         [(c.index_select(0, one) - c.index_select(0, other)).view(len(positions), -1) for c in columns], dim=1
     )
-    turns = vectors.new_zeros(len(vectors), bucket.plan.d, len(first))
+    turns = vectors.new_zeros(len(vectors), 0, len(first))
     if bucket.plan.d > 0:
-        with torch.no_grad():
-            turns = torch.round(bucket.dual[some] @ vectors)
-        vectors = vectors - bucket.lattice[some].transpose(1, 2) @ turns
+        turns = torch.round(bucket.dual[some].detach() @ vectors.detach())
+        vectors = torch.baddbmm(vectors, bucket.lattice[some].transpose(1, 2), turns, alpha=-1)
     if bucket.is_padded:
         n_atoms = torch.from_numpy(bucket.n_atoms[some]).to(vectors.device)
         slot = torch.arange(begin, begin + len(first), device=vectors.device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ from ase_potnet.lattice.reduction import (
     covering_radius_bound,
     dual_basis,
     gram_schmidt_lengths,
+    grid_products,
     group_rows,
     integer_grid,
     reduce_basis,
+    require_volume,
 )
 from ase_potnet.lattice.structures import Structures
 
@@ -94,11 +97,11 @@ def plan_sums(
     """
     plans = []
     n_periodic = structures.pbc.sum(axis=1)
-    for d in np.unique(n_periodic):
-        index = np.flatnonzero(n_periodic == d)
+    for (d,), group in group_rows(n_periodic[:, None]).items():
+        index = np.array(group)
         # stable sort of the flags puts the periodic rows first
         axes = np.argsort(~structures.pbc[index], axis=1, kind="stable")[:, :d]
-        rows = np.take_along_axis(structures.host_cell[index], axes[:, :, None], axis=1)
+        rows = structures.host_cell[index[:, None], axes]
         try:
             lattices = _measure(rows)
         except ValueError as error:
@@ -106,22 +109,11 @@ def plan_sums(
         scale, complete, farthest = _choose_split(
             structures.n_atoms[index], lattices, decomposition, tolerance[index], model, single_precision
         )
-        codes = complete @ (1 << np.arange(complete.shape[1]))
-        for code in np.unique(codes):
-            members = np.flatnonzero(codes == code)
-            plans.append(
-                _finish_plan(
-                    index[members],
-                    axes[members],
-                    lattices,
-                    members,
-                    scale[members],
-                    tuple(bool(flag) for flag in complete[members[0]]),
-                    farthest[members],
-                    decomposition,
-                    tolerance[index[members]],
-                )
-            )
+        for flags, some in group_rows(complete).items():
+            members = np.array(some)
+            part = lattices if len(some) == len(index) else lattices.take(members)
+            plan = _draft(part, index[members], axes[members], scale[members], farthest[members], flags, tolerance)
+            plans.append(_finish_plan(plan, part.dual / plan.scale[:, None, None], decomposition))
     return plans
 
 
@@ -138,22 +130,56 @@ class _Lattices:
 
     basis: Array  # (S, d, 3)
     transform: Integers  # (S, d, d)
-    lengths: Array  # (S, d) Gram-Schmidt
+    dual: Array  # (S, d, 3)
     volume: Array  # (S,)
     covering: Array  # (S,)
     dual_covering: Array  # (S,) of the lattice of k/2
+
+    def take(self, some: Integers) -> _Lattices:
+        return _Lattices(
+            self.basis[some],
+            self.transform[some],
+            self.dual[some],
+            self.volume[some],
+            self.covering[some],
+            self.dual_covering[some],
+        )
 
 
 def _measure(rows: Array) -> _Lattices:
     basis, transform = reduce_basis(rows)
     lengths = gram_schmidt_lengths(basis)
+    volume = lengths.prod(axis=1)
+    require_volume(basis, volume)
     return _Lattices(
         basis=basis,
         transform=transform,
-        lengths=lengths,
-        volume=lengths.prod(axis=1),
+        dual=dual_basis(basis),
+        volume=volume,
         covering=covering_radius_bound(lengths),
         dual_covering=math.pi * covering_radius_bound(1 / lengths),
+    )
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What the plan needs of every primitive. (n_primitives, 1) each"""
+
+    p: Array
+    alpha: Array
+    norm: Array
+    strength: Array  # norm times the largest weight in a potential
+
+
+@lru_cache(maxsize=64)
+def constants_of(decomposition: Decomposition) -> Constants:
+    primitives, weights = decomposition.primitives, decomposition.weights
+    norm = np.array([[primitive.norm] for primitive in primitives])
+    return Constants(
+        p=np.array([[primitive.p] for primitive in primitives]),
+        alpha=np.array([[primitive.alpha] for primitive in primitives]),
+        norm=norm,
+        strength=norm * np.array(weights)[:, None],
     )
 
 
@@ -170,12 +196,12 @@ def _choose_split(
     n_structures, d = lattices.basis.shape[:2]
     if d == 0:
         return np.ones(n_structures), np.ones((n_structures, len(primitives)), dtype=bool), np.full(n_structures, 1e9)
+    constants = constants_of(decomposition)
     costs = model(n_atoms, max(1, sum(p.alpha == 0 for p in primitives)), d)
-    split = np.clip((2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d)), 0.8, 10.0)
-    if single_precision:
-        split = np.minimum(split, _LARGEST_FLOAT32_SPLIT)
+    split = (2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d))
+    split = np.minimum(np.maximum(split, 0.8), _LARGEST_FLOAT32_SPLIT if single_precision else 10.0)
     scale = split / lattices.volume ** (1 / d)
-    factor = np.max([w * p.norm * scale ** (2 * p.p) for p, w in zip(primitives, weights, strict=True)], axis=0)
+    factor = (constants.strength * scale ** (2 * constants.p)).max(axis=0)
     reach = np.sqrt(np.log(1 + 2 * factor / tolerance)) + 0.5  # about the reduced cut-off
     complete = np.zeros((n_structures, len(primitives)), dtype=bool)
     farthest = np.full(n_structures, 1e-9)
@@ -190,69 +216,70 @@ def _choose_split(
     return np.minimum(scale, reach / farthest), complete, farthest
 
 
-def _finish_plan(
+def _draft(
+    lattices: _Lattices,
     index: Integers,
     axes: Integers,
-    lattices: _Lattices,
-    members: Integers,
     scale: Array,
-    complete: tuple[bool, ...],
     farthest: Array,
-    decomposition: Decomposition,
+    complete: tuple[int, ...],
     tolerance: Array,
 ) -> Plan:
-    d = axes.shape[1]
-    basis = lattices.basis[members] * scale[:, None, None]
-    dual = dual_basis(basis)
-    n_structures = len(index)
-    plan = Plan(
+    """The plan of structures with equal flags, with only the cut-offs and points of complete potentials."""
+    n_structures, d = axes.shape
+    return Plan(
         index=index,
         d=d,
         axes=axes,
-        transform=lattices.transform[members],
-        basis=basis,
+        transform=lattices.transform,
+        basis=lattices.basis * scale[:, None, None],
         scale=scale,
-        volume=lattices.volume[members] * scale**d,
-        covering=lattices.covering[members] * scale,
-        dual_covering=lattices.dual_covering[members] / scale,
+        volume=lattices.volume * scale**d,
+        covering=lattices.covering * scale,
+        dual_covering=lattices.dual_covering / scale,
         cutoff=farthest * scale,
         wave_cutoff=np.zeros(n_structures),
-        tolerance=tolerance,
-        complete=complete,
+        tolerance=tolerance[index],
+        complete=tuple(bool(flag) for flag in complete),
         images=Ragged(np.zeros((n_structures, d)), np.ones(n_structures, dtype=np.int64)),
         waves=Ragged(np.zeros((0, d)), np.zeros(n_structures, dtype=np.int64)),
     )
-    if d == 0:
+
+
+def _finish_plan(plan: Plan, dual: Array, decomposition: Decomposition) -> Plan:
+    """Cut-offs of the split primitives, images and wave vectors. dual: (S, d, 3), reduced units"""
+    if plan.d == 0:
         return plan
+    cutoff, wave_cutoff, waves = plan.cutoff, plan.wave_cutoff, plan.waves
     if plan.split:
-        cutoffs = mixture_tails(plan, decomposition).solve(0.5 * tolerance).reshape(2, -1, n_structures).max(axis=1)
-        waves = wave_vectors(basis, dual, np.zeros(n_structures), cutoffs[1])
-        plan = replace(plan, cutoff=np.maximum(plan.cutoff, cutoffs[0]), wave_cutoff=cutoffs[1], waves=waves)
-    return replace(plan, images=lattice_images(basis, dual, plan.cutoff))
+        solved = mixture_tails(plan, decomposition).solve(0.5 * plan.tolerance).reshape(2, -1, len(cutoff)).max(axis=1)
+        cutoff, wave_cutoff = np.maximum(cutoff, solved[0]), solved[1]
+        waves = wave_vectors(plan.basis, dual, np.zeros(len(cutoff)), wave_cutoff)
+    images = lattice_images(plan.basis, dual, cutoff)
+    return replace(plan, cutoff=cutoff, wave_cutoff=wave_cutoff, waves=waves, images=images)
 
 
-def prefactors(plan: Plan, decomposition: Decomposition) -> list[Array]:
-    """weight * c * eta^p of each primitive, the factor between reduced and physical units. (S,) each"""
-    return [
-        weight * primitive.norm * plan.scale ** (2 * primitive.p)
-        for primitive, weight in zip(decomposition.primitives, decomposition.weights, strict=True)
-    ]
+def prefactors(plan: Plan, decomposition: Decomposition) -> Array:
+    """weight * c * eta^p of each primitive, the factor between reduced and physical units. (n_primitives, S)"""
+    constants = constants_of(decomposition)
+    factors: Array = constants.strength * plan.scale ** (2 * constants.p)
+    return factors
 
 
 def mixture_tails(plan: Plan, decomposition: Decomposition) -> MixtureTail:
     """Tails of the split primitives: first the real-space rows, then the reciprocal ones (in |k|/2)."""
     split, d = plan.split, plan.d
-    p = np.array([[decomposition.primitives[k].p] for k in split])
-    factors = prefactors(plan, decomposition)
-    factor = np.stack([factors[k] for k in split])
-    shift = np.stack([(0.5 * decomposition.primitives[k].alpha / plan.scale) ** 2 for k in split])
-    like = np.ones_like(factor)
+    constants = constants_of(decomposition)
+    p, alpha = constants.p[split], constants.alpha[split]
+    factor = prefactors(plan, decomposition)[split]
+    shift = (0.5 * alpha / plan.scale) ** 2
+    one = np.ones_like(factor)
     return MixtureTail(
         factor=np.concatenate((factor, factor * (math.pi ** (0.5 * d) / plan.volume))),
         q=np.concatenate((p, 0.5 * d - p)),
         shift=np.concatenate((0 * shift, shift)),
-        covering=np.concatenate((like * plan.covering, like * plan.dual_covering)),
-        volume=np.concatenate((like * plan.volume, like * (math.pi**d / plan.volume))),
+        covering=np.concatenate((one * plan.covering, one * plan.dual_covering)),
+        volume=np.concatenate((one * plan.volume, one * (math.pi**d / plan.volume))),
         d=d,
     )
 
@@ -265,9 +292,9 @@ def lattice_images(basis: Array, dual: Array, cutoff: Array) -> Ragged:
     gram = basis @ basis.transpose(0, 2, 1)
     reach = (cutoff[:, None] * np.sqrt((dual * dual).sum(axis=2)) + 0.5).astype(np.int64)
 
-    def possible(grid: Array, some: list[int]) -> NDArray[np.bool_]:
-        along = gram[some] @ grid.T  # (s, d, n) b_i . n
-        length2 = (along * grid.T).sum(axis=1)
+    def possible(extent: tuple[int, ...], some: list[int]) -> NDArray[np.bool_]:
+        along = gram[some] @ integer_grid(extent, False).T  # (s, d, n) b_i . n
+        length2 = _gram_product(gram[some], extent, False)
         return length2 - 0.5 * np.abs(along).sum(axis=1) <= cutoff[some, None] * np.sqrt(length2)
 
     return _collect(reach, False, possible)
@@ -278,24 +305,31 @@ def wave_vectors(basis: Array, dual: Array, inner: Array, outer: Array) -> Ragge
     gram = math.pi**2 * (dual @ dual.transpose(0, 2, 1))
     reach = (outer[:, None] / math.pi * np.sqrt((basis * basis).sum(axis=2)) + 1e-9).astype(np.int64)
 
-    def between(grid: Array, some: list[int]) -> NDArray[np.bool_]:
-        y2 = (gram[some] @ grid.T * grid.T).sum(axis=1)
+    def between(extent: tuple[int, ...], some: list[int]) -> NDArray[np.bool_]:
+        y2 = _gram_product(gram[some], extent, True)
         chosen: NDArray[np.bool_] = y2 <= outer[some, None] ** 2
         return chosen & (y2 > inner[some, None] ** 2) if inner.any() else chosen
 
     return _collect(reach, True, between)
 
 
-def _collect(reach: Integers, half: bool, test: Callable[[Array, list[int]], NDArray[np.bool_]]) -> Ragged:
-    """Points of the integer grids that pass ``test(grid, structures) -> (s, n_points)``, structure by structure."""
+def _gram_product(gram: Array, extent: tuple[int, ...], half: bool) -> Array:
+    """Squared lengths of the points of an integer grid over some lattices. gram (s, d, d) -> (s, n_points)"""
+    length2: Array = gram.reshape(len(gram), -1) @ grid_products(extent, half)
+    # rounding must not make the square of a tiny length negative
+    return np.maximum(length2, 0.0, out=length2)
+
+
+def _collect(
+    reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int]], NDArray[np.bool_]]
+) -> Ragged:
+    """Points of the integer grids that pass ``test(extent, structures) -> (s, n_points)``, structure by structure."""
     owners, points = [], []
     for extent, some in group_rows(reach).items():
-        grid = integer_grid(extent, half)
-        row, column = np.nonzero(test(grid, some))
+        row, column = np.nonzero(test(extent, some))
         owners.append(np.array(some)[row])
-        points.append(grid[column])
+        points.append(integer_grid(extent, half)[column])
+    if len(owners) == 1:
+        return Ragged(points[0], np.bincount(owners[0], minlength=len(reach)))
     owner, point = np.concatenate(owners), np.concatenate(points)
-    if len(owners) > 1:
-        order = np.argsort(owner, kind="stable")
-        owner, point = owner[order], point[order]
-    return Ragged(point, np.bincount(owner, minlength=len(reach)))
+    return Ragged(point[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(reach)))

@@ -31,7 +31,7 @@ class RadialTerms:
         alpha = alpha[some]
         if len(alpha) == 1:
             return alpha
-        return alpha[:, None].expand(-1, n_pairs).reshape(-1).take(pair)
+        return alpha[:, None].expand(-1, n_pairs).reshape(-1).index_select(0, pair)
 
 
 def nonzero_flat(mask: Tensor) -> Tensor:
@@ -41,15 +41,24 @@ def nonzero_flat(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
-def squared_distances(vectors: Tensor, images: Tensor, work: Tensor | None = None) -> Tensor:
+def entries_within(distance2: Tensor, cutoff2: Tensor) -> tuple[Tensor, Tensor]:
+    """Flat indices of the distances (B, P, M) within the cut-offs (B,), and the pair of each. (n_entries,) both"""
+    n_images = distance2.shape[2]
+    if distance2.is_cuda:
+        flat = nonzero_flat(distance2 < cutoff2[:, None, None])
+        return flat, torch.div(flat, n_images, rounding_mode="floor")
+    # numpy compares and divides several times faster than torch
+    found = np.flatnonzero(np.less(distance2.numpy(), cutoff2.numpy()[:, None, None]))
+    return torch.from_numpy(found), torch.from_numpy(found // n_images)
+
+
+def squared_distances(vectors: Tensor, images: Tensor, work: Tensor) -> Tensor:
     """|v + n|^2 for vectors (B, 3, P) and images (B, 3, M) -> (B, P, M), componentwise: exact at short distances.
 
     work: (2, at least B P M), reused memory; the result lies in its first row.
     """
     shape = (vectors.shape[0], vectors.shape[2], images.shape[2])
     size = shape[0] * shape[1] * shape[2]
-    if work is None:
-        work = vectors.new_empty(2, size)
     total, part = work[0, :size].view(shape), work[1, :size].view(shape)
     torch.add(vectors[:, 0, :, None], images[:, 0, None, :], out=total)
     total.mul_(total)
@@ -77,7 +86,7 @@ class _ImageSum(torch.autograd.Function):
     def forward(ctx, vectors, images, cutoff2, terms, omit_origin):  # type: ignore[no-untyped-def]
         n_batch, n_pairs, n_images = vectors.shape[0], vectors.shape[2], images.shape[2]
         n_orders = 2 if ctx.needs_input_grad[0] or ctx.needs_input_grad[1] else 1
-        sums = vectors.new_zeros(n_batch, len(terms.primitives), n_pairs)
+        sums = vectors.new_zeros(len(terms.primitives), n_batch, n_pairs)
         pieces = chunks(n_batch, n_pairs, n_images)
         widest = max((b.stop - b.start) * (p.stop - p.start) for b, p in pieces) * n_images
         work = vectors.new_empty(2, widest)
@@ -86,23 +95,20 @@ class _ImageSum(torch.autograd.Function):
             distance2 = squared_distances(vectors[some, :, pairs], images[some], work)
             if omit_origin and pairs.start == 0:
                 distance2[:, 0, 0] = torch.inf
-            flat = nonzero_flat(distance2 < cutoff2[some, None, None])  # (n_entries,)
-            x = distance2.view(-1).take(flat)
-            pair = torch.div(flat, n_images, rounding_mode="floor")
-            radial, n_some, n_part = Radial(x), some.stop - some.start, pairs.stop - pairs.start
-            part = sums.new_zeros(len(terms.primitives), n_some * n_part)
+            flat, pair = entries_within(distance2, cutoff2[some])
+            radial = Radial(distance2.view(-1).index_select(0, flat))
+            part = sums[:, some, pairs].view(len(terms.primitives), -1)  # whole rows, or a part of one
             slopes = []
             for k, primitive in enumerate(terms.primitives):
                 evaluate = primitive.complete if terms.complete[k] else primitive.short_range
-                orders = evaluate(radial, terms.alpha_of(k, some, n_part, pair), n_orders)
+                orders = evaluate(radial, terms.alpha_of(k, some, pairs.stop - pairs.start, pair), n_orders)
                 part[k].index_add_(0, pair, orders[0])
                 slopes += orders[1:]
-            sums[some, :, pairs] = part.view(-1, n_some, n_part).transpose(0, 1)
             if n_orders == 2:
                 kept += [flat, pair, *slopes]
         ctx.terms, ctx.pieces = terms, pieces
         ctx.save_for_backward(vectors, images, *kept)
-        return sums
+        return sums.transpose(0, 1)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -117,9 +123,9 @@ class _ImageSum(torch.autograd.Function):
                 # a second derivative may follow, so the slopes must be differentiable as well
                 slopes = _differentiable_slopes(part, lattice, flat, pair, some, ctx.terms)
             upstream = grad[some, :, pairs].transpose(0, 1).reshape(n_primitives, -1)
-            weight = upstream[0].take(pair) * slopes[0]
+            weight = upstream[0].index_select(0, pair) * slopes[0]
             for k in range(1, n_primitives):
-                weight = weight + upstream[k].take(pair) * slopes[k]
+                weight = torch.addcmul(weight, upstream[k].index_select(0, pair), slopes[k])
             shape = (part.shape[0], part.shape[2], lattice.shape[2])
             dense = weight.new_zeros(shape[0] * shape[1] * shape[2]).index_copy(0, flat, -2 * weight).view(shape)
             grad_vectors.append(dense.sum(2).unsqueeze(1) * part + lattice @ dense.transpose(1, 2))

@@ -11,6 +11,7 @@ from ase_potnet.lattice.potentials.base import Primitive
 from ase_potnet.lattice.special import exponential_integral
 
 _CHUNK = 1 << 16  # values held at a time: stays in cache
+_KEPT = 1 << 20  # phases of a batch up to which its plane waves are kept for the backward pass
 _WAVE_CHUNK = 1 << 19  # plane-wave values of a site sum held at a time
 
 
@@ -55,49 +56,44 @@ class _WaveSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, positions, waves, weights):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(positions, waves, weights)
         n_batch, n_atoms, _ = positions.shape
         n_weights, n_waves = weights.shape[1:]
         sums = positions.new_empty(n_batch, n_weights * n_atoms, n_atoms)
-        step = _structures_per_chunk(n_batch, n_atoms, n_waves, n_weights)
-        memory = _Memory(positions, step, n_atoms, n_waves, n_weights)
-        doubled = torch.cat((weights, weights), dim=2)
-        for start in range(0, n_batch, step):
-            part = slice(start, min(start + step, n_batch))
-            basis = memory.plane_waves(positions[part], waves[part])
-            weighted = memory.weighted[: len(basis)]
-            torch.mul(basis[:, None], doubled[part, :, None], out=weighted)
+        memory = _Memory(positions, waves, weights)
+        # plane waves of a small batch are kept for the backward pass, others computed again
+        keep = any(ctx.needs_input_grad) and n_batch * n_atoms * n_waves <= _KEPT
+        kept = [positions.new_empty(n_batch, n_atoms, 2 * n_waves)] if keep else []
+        for part in memory.parts:
+            basis = memory.plane_waves(positions[part], waves[part], kept[0][part] if keep else memory.basis)
+            weighted = memory.weight(basis, weights[part])
             torch.bmm(weighted.view(len(basis), -1, 2 * n_waves), basis.transpose(1, 2), out=sums[part])
+        ctx.save_for_backward(positions, waves, weights, *kept)
         return sums.view(n_batch, n_weights, n_atoms, n_atoms)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        positions, waves, weights = ctx.saved_tensors
+        positions, waves, weights, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():
             inputs = _aliases(positions, waves, weights)
             basis = plane_waves(*inputs[:2])
             return torch.autograd.grad(pair_products(basis, basis, inputs[2]), inputs, grad, create_graph=True)
         n_batch, n_atoms, _ = positions.shape
-        n_weights, n_waves = weights.shape[1:]
+        n_waves = waves.shape[2]
         grads = (torch.empty_like(positions), torch.empty_like(waves), torch.empty_like(weights))
-        step = _structures_per_chunk(n_batch, n_atoms, n_waves, n_weights)
-        memory = _Memory(positions, step, n_atoms, n_waves, n_weights)
-        both = (grad + grad.transpose(2, 3)).view(n_batch, -1, n_atoms)
-        doubled = torch.cat((weights, weights), dim=2)
-        for start in range(0, n_batch, step):
-            part = slice(start, min(start + step, n_batch))
-            basis = memory.plane_waves(positions[part], waves[part])
-            size = len(basis)
-            weighted = memory.weighted[:size]
-            torch.bmm(both[part], basis, out=weighted.view(size, -1, 2 * n_waves))
-            per_wave = 0.5 * (weighted * basis[:, None]).sum(2)  # (b, n, 2M)
+        memory = _Memory(positions, waves, weights)
+        both = (grad + grad.transpose(2, 3)).reshape(n_batch, -1, n_atoms)
+        for part in memory.parts:
+            basis = kept[0][part] if kept else memory.plane_waves(positions[part], waves[part], memory.basis)
+            weighted = memory.weighted[: len(basis)]  # (b, n, N, 2M)
+            torch.bmm(both[part], basis, out=weighted.view(len(basis), -1, 2 * n_waves))
+            per_wave = torch.einsum("bnim,bim->bnm", weighted, basis)
             torch.add(per_wave[..., :n_waves], per_wave[..., n_waves:], out=grads[2][part])
-            of_basis = weighted.mul_(doubled[part, :, None]).sum(1)  # (b, N, 2M)
+            of_basis = memory.weight(weighted, weights[part]).sum(1)  # (b, N, 2M)
             cosine, sine = basis.split(n_waves, dim=2)
             phase = of_basis[..., n_waves:] * cosine - of_basis[..., :n_waves] * sine  # (b, N, M)
             torch.bmm(phase, waves[part].transpose(1, 2), out=grads[0][part])
             torch.bmm(positions[part].transpose(1, 2), phase, out=grads[1][part])
-        return grads
+        return grads[0], grads[1], grads[2].mul_(0.5)
 
 
 def _aliases(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -106,24 +102,31 @@ def _aliases(*inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Memory:
-    """Reused memory of one call: phases, [cos|sin], and their weighted copies."""
+    """Reused memory of one call, for some structures at a time: phases, [cos|sin], and their weighted copies."""
 
-    def __init__(self, like: Tensor, n_batch: int, n_atoms: int, n_waves: int, n_weights: int) -> None:
-        self.phase = like.new_empty(n_batch, n_atoms, n_waves)
-        self.basis = like.new_empty(n_batch, n_atoms, 2 * n_waves)
-        self.weighted = like.new_empty(n_batch, n_weights, n_atoms, 2 * n_waves)
+    def __init__(self, positions: Tensor, waves: Tensor, weights: Tensor) -> None:
+        n_batch, n_atoms, _ = positions.shape
+        n_weights, n_waves = weights.shape[1:]
+        step = max(1, min(n_batch, _CHUNK // max(1, n_atoms * n_waves * 2 * n_weights)))
+        self.parts = [slice(start, min(start + step, n_batch)) for start in range(0, n_batch, step)]
+        self.phase = positions.new_empty(step, n_atoms, n_waves)
+        self.basis = positions.new_empty(step, n_atoms, 2 * n_waves)
+        self.weighted = positions.new_empty(step, n_weights, n_atoms, 2 * n_waves)
 
-    def plane_waves(self, positions: Tensor, waves: Tensor) -> Tensor:
-        phase, basis = self.phase[: len(positions)], self.basis[: len(positions)]
+    def plane_waves(self, positions: Tensor, waves: Tensor, out: Tensor) -> Tensor:
+        """[cos(k r) | sin(k r)] of some structures, in ``out``. (b, N, 2M)"""
         n_waves = waves.shape[2]
+        basis, phase = out[: len(positions)], self.phase[: len(positions)]
         torch.bmm(positions, waves, out=phase)
         torch.cos(phase, out=basis[..., :n_waves])
         torch.sin(phase, out=basis[..., n_waves:])
         return basis
 
-
-def _structures_per_chunk(n_batch: int, n_atoms: int, n_waves: int, n_weights: int) -> int:
-    return max(1, min(n_batch, _CHUNK // max(1, n_atoms * n_waves * 2 * n_weights)))
+    def weight(self, values: Tensor, weights: Tensor) -> Tensor:
+        """values (b, N, 2M) or (b, n, N, 2M) times weights (b, n, M) of their waves, in ``weighted``. (b, n, N, 2M)"""
+        doubled = torch.cat((weights, weights), dim=2).unsqueeze(2)  # (b, n, 1, 2M)
+        values = values.unsqueeze(1) if values.ndim == 3 else values
+        return torch.mul(values, doubled, out=self.weighted[: len(values)])
 
 
 def sum_over_waves(positions: Tensor, waves: Tensor, weights: Tensor) -> Tensor:

@@ -131,6 +131,8 @@ def screened_complete(q: float, alpha: Tensor | float, radial: Radial, n_orders:
     """The same integrals from 0 instead of 1: the whole potential, for a plain sum in real space."""
     decay = torch.exp(-alpha * radial.r)
     lower = decay * (2 * _SQRT_PI / alpha)
+    if q < 0 and n_orders == 1:
+        return [lower]
     upper = decay * radial.inverse_r * _SQRT_PI
     return _screened_ladder(q, alpha, radial, lower, upper, None, n_orders)
 

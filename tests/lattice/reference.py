@@ -305,16 +305,10 @@ def epstein_cases() -> list[dict]:
     """Epstein zeta functions with a phase, at and around the poles of the sums without one."""
     phases = ([0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.13, -0.42, 0.27], [1.0, 0.0, -2.25])
     return [
-        {
-            "cell": TRICLINIC,
-            "pbc": list(pbc),
-            "n": n,
-            "displacement": displacement,
-            "phase": phase,
-        }
+        {"cell": TRICLINIC, "pbc": list(pbc), "n": n, "displacement": displacement, "phase": phase}
         for pbc in (BULK, (True, False, True), (False, True, False))
         for n in (1, 2, 3, 6)
-        for displacement in ([0.0] * 3, [0.9, -1.1, 0.7])
+        for displacement in ([0.0] * 3, (np.where(pbc, [0.3, -0.4, 2.2], 0.0) @ TRICLINIC).tolist())
         for phase in phases
     ]
 

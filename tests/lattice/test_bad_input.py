@@ -215,6 +215,7 @@ def test_equilibrium_distance_must_be_a_number(r_e):
         ("displacement", {"displacement": with_value(POSITIONS, NAN)}),
         ("displacement", {"displacement": POSITIONS[:, :2]}),
         ("displacement", {"displacement": POSITIONS.long()}),
+        ("displacement", {"pbc": (True, True, False)}),  # not in the plane of the lattice
         ("cell", {"cell": FLAT}),
         ("cell", {"cell": CELL.float()}),
         ("cell", {"cell": with_value(CELL, NAN)}),

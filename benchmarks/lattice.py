@@ -1,0 +1,191 @@
+"""Time and accuracy of the lattice sums, on one thread: `python benchmarks/lattice.py [--quick]`.
+
+Prints Markdown tables. The published implementation of PotNet (C/Cython, Lin et al. 2023) is represented by the time
+measured for its Coulomb + London + Pauli sums on a 2.45 GHz AMD EPYC core; torch-pme runs here, in turn with ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.io import read
+from peers import ewald_call, smearings
+from torch import Tensor
+
+from ase_potnet.lattice import Coulomb, London, Pauli, pair_sums, site_sums
+
+POTENTIALS = (Coulomb(), London(), Pauli(3.0))
+PUBLISHED = {10: 80e-3, 20: 275e-3, 40: 1.1, 80: 4.7}  # seconds a crystal, three potentials
+SAMPLE = Path(__file__).parent.parent / "tests" / "data" / "mp_sample.extxyz"
+DOUBLE = torch.float64
+
+
+def seconds(call: Callable[[], object], repeats: int) -> float:
+    """Median wall time after one warm-up call."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def crystal(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """n atoms on a jittered grid of a triclinic cell, 16 Å^3 an atom."""
+    side = math.ceil(n ** (1 / 3))
+    grid = torch.cartesian_prod(*[torch.arange(side, dtype=DOUBLE)] * 3)
+    grid = grid[torch.randperm(len(grid), generator=generator)[:n]] / side
+    length = (16.0 * n) ** (1 / 3)
+    cell = length * (torch.eye(3, dtype=DOUBLE) + 0.15 * torch.randn(3, 3, dtype=DOUBLE, generator=generator))
+    jitter = 0.1 * torch.randn(n, 3, dtype=DOUBLE, generator=generator)
+    return grid @ cell + jitter, cell
+
+
+def distortions(n: int, batch: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    positions, cell = crystal(n, generator)
+    strain = torch.eye(3, dtype=DOUBLE) + 0.01 * torch.randn(batch, 3, 3, dtype=DOUBLE, generator=generator)
+    moved = positions + 0.05 * torch.randn(batch, n, 3, dtype=DOUBLE, generator=generator)
+    return moved @ strain, cell @ strain
+
+
+def gradient_call(positions: Tensor, cell: Tensor, tolerance: float, batch: Tensor | None = None) -> object:
+    """Pair sums and the gradient of their total with respect to positions and strain."""
+    moved = positions.clone().requires_grad_()
+    strain = torch.zeros_like(cell, requires_grad=True)
+    deform = torch.eye(3, dtype=DOUBLE) + strain
+    if batch is None:
+        inputs = (moved @ deform, cell @ deform)
+    else:
+        inputs = ((moved[:, None] @ deform[batch])[:, 0], cell @ deform)
+    pair_sums(*inputs, POTENTIALS, tolerance=tolerance, batch=batch).sum().backward()
+    return moved.grad, strain.grad
+
+
+def pair_table(repeats: int) -> dict[int, float]:
+    print("\n### Pair sums, Coulomb + London + Pauli, batches of distorted crystals\n")
+    print("| atoms | tolerance | ms a crystal | µs a pair and potential | × published | with gradients: × published |")
+    print("|---|---|---|---|---|---|")
+    per_crystal = {}
+    for n, batch in ((10, 64), (20, 32), (40, 16), (80, 8)):
+        positions, cell = distortions(n, batch)
+        for tolerance in (1e-6, 1e-8, 1e-12):
+            t = seconds(lambda: pair_sums(positions, cell, POTENTIALS, tolerance=tolerance), repeats) / batch
+            g = seconds(lambda: gradient_call(positions, cell, tolerance), repeats) / batch
+            if tolerance == 1e-8:
+                per_crystal[n] = t
+            print(
+                f"| {n} | {tolerance:.0e} | {t * 1e3:.3f} | {t / n**2 / 3 * 1e6:.2f} | {PUBLISHED[n] / t:.0f} "
+                f"| {PUBLISHED[n] / g:.0f} |"
+            )
+    positions, cell = distortions(10, 1)
+    t = seconds(lambda: pair_sums(positions[0], cell[0], POTENTIALS), 5 * repeats)
+    print(f"\nOne crystal of 10 atoms alone, tolerance 1e-8: {t * 1e3:.2f} ms ({PUBLISHED[10] / t:.0f} × published).")
+    return per_crystal
+
+
+def mixed_table(per_crystal: dict[int, float], repeats: int) -> None:
+    """Real crystals of all sizes in one call, against the cost expected from the batches above."""
+    crystals = read(SAMPLE, ":")
+    positions = torch.tensor(np.concatenate([atoms.positions for atoms in crystals]))
+    cell = torch.tensor(np.stack([atoms.cell.array for atoms in crystals]))
+    batch = torch.repeat_interleave(torch.tensor([len(atoms) for atoms in crystals]))
+    t = seconds(lambda: pair_sums(positions, cell, POTENTIALS, batch=batch), repeats)
+    g = seconds(lambda: gradient_call(positions, cell, 1e-8, batch), repeats)
+    sizes = np.array([len(atoms) for atoms in crystals])
+    logs = np.interp(np.log(sizes), np.log(list(per_crystal)), np.log(list(per_crystal.values())))
+    expected = np.exp(logs).sum()
+    published = sum(250e-6 * 3 * n**2 for n in sizes)
+    print(f"\n### One mixed batch: {len(crystals)} real crystals of {sizes.min()} to {sizes.max()} atoms, 1e-8\n")
+    print(f"{t * 1e3:.1f} ms ({len(crystals) / t:.0f} crystals a second), with gradients {g * 1e3:.1f} ms: ", end="")
+    print(f"{published / t:.0f} and {published / g:.0f} × published; {t / expected:.2f} × the uniform batches above.")
+
+
+def site_table(repeats: int, sizes: tuple[int, ...]) -> None:
+    print("\n### Site sums, Coulomb, against torch-pme's EwaldCalculator at its best splitting\n")
+    print("| atoms | channels | accuracy | ours, ms | error | torch-pme, ms | error | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for tolerance, reach in ((1e-6, 3.4 * math.sqrt(2)), (1e-12, 5.2 * math.sqrt(2))):
+        for channels in (1, 64):
+            times = []
+            for n in sizes:
+                positions, cell = crystal(n, torch.Generator().manual_seed(n))
+                sources = torch.randn(n, channels, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
+                sources = sources - sources.mean(0)
+                exact = site_sums(sources, positions, cell, Coulomb(), tolerance=1e-13)[..., 0]
+                scale = float(sources.abs().max())
+                error = lambda value: float((value - exact).abs().max()) / scale  # noqa: E731, B023
+                call = lambda: site_sums(sources, positions, cell, Coulomb(), tolerance=tolerance)[..., 0]  # noqa: E731, B023
+                theirs = []
+                for smearing in smearings(n, float(cell.det().abs())):
+                    peer = ewald_call(sources, positions, cell, 1, smearing, reach)
+                    if error(peer()) < 3 * max(tolerance, 1e-12):
+                        theirs.append((seconds(peer, max(1, repeats // 3)), error(peer()), peer))
+                _, peer_error, peer = min(theirs, key=lambda entry: entry[0])
+                ours = seconds(call, repeats)
+                best = seconds(peer, repeats)
+                times.append(ours)
+                print(
+                    f"| {n} | {channels} | {tolerance:.0e} | {ours * 1e3:.2f} | {error(call()):.1e} | {best * 1e3:.2f} "
+                    f"| {peer_error:.1e} | {best / ours:.1f} |"
+                )
+            half = len(sizes) // 2
+            growth = math.log(times[-1] / times[half]) / math.log(sizes[-1] / sizes[half])
+            print(f"| | {channels} | {tolerance:.0e} | growth as N^{growth:.2f} above {sizes[half]} atoms | | | | |")
+
+
+def bound_table(n_crystals: int) -> None:
+    print("\n### Proven bound over measured error, random triclinic crystals of 6 atoms\n")
+    print("| tolerance | largest error | error ≤ bound | bound / error: 10 %, median, 90 % |")
+    print("|---|---|---|---|")
+    potentials = (Coulomb(), London(), Pauli(3.0))
+    for tolerance in (1e-4, 1e-6, 1e-8):
+        ratios, largest, held = [], 0.0, True
+        for seed in range(n_crystals):
+            positions, cell = crystal(6, torch.Generator().manual_seed(seed))
+            exact = pair_sums(positions, cell, potentials, tolerance=1e-13)
+            sums, bound = pair_sums(positions, cell, potentials, tolerance=tolerance, return_bound=True)
+            error = (sums - exact).abs().amax((0, 1))
+            held &= bool((error <= bound).all())
+            largest = max(largest, float(error.max()))
+            ratios += (bound / error.clamp(min=1e-16)).tolist()
+        low, middle, high = np.percentile(ratios, (10, 50, 90))
+        print(f"| {tolerance:.0e} | {largest:.1e} | {'always' if held else 'NO'} | {low:.1f}, {middle:.1f}, {high:.1f} |")
+
+
+def memory(n: int) -> None:
+    positions, cell = crystal(n, torch.Generator().manual_seed(n))
+    sources = torch.randn(n, 1, dtype=DOUBLE)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    site_sums(sources, positions, cell, POTENTIALS, tolerance=1e-8, field=True)
+    elapsed = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"\n`site_sums` with field, {n} atoms, three potentials, 1e-8: {elapsed:.2f} s, peak memory of the process ", end="")
+    print(f"{peak / 2**20:.2f} GiB, {max(0, peak - before) / 2**20:.2f} GiB more than before.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller systems")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    repeats = 3 if quick else 15
+    print(f"{platform.processor() or platform.machine()}, one thread, torch {torch.__version__}, float64, set-up included.")
+    mixed_table(pair_table(repeats), repeats)
+    site_table(3 if quick else 7, (20, 80) if quick else (20, 80, 320, 640))
+    bound_table(5 if quick else 40)
+    memory(500 if quick else 2000)
+
+
+if __name__ == "__main__":
+    main()
