@@ -138,7 +138,7 @@ def site_table(repeats: int, sizes: tuple[int, ...]) -> None:
                     f"| {n} | {channels} | {tolerance:.0e} | {ours * 1e3:.2f} | {error(call()):.1e} | {best * 1e3:.2f} "
                     f"| {peer_error:.1e} | {best / ours:.1f} |"
                 )
-            half = len(sizes) // 2
+            half = (len(sizes) - 1) // 2
             growth = math.log(times[-1] / times[half]) / math.log(sizes[-1] / sizes[half])
             print(f"| | {channels} | {tolerance:.0e} | growth as N^{growth:.2f} above {sizes[half]} atoms | | | | |")
 

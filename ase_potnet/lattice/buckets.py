@@ -115,7 +115,7 @@ class Bucket:
         if self.plan.d == 0:
             return self.positions.new_zeros(len(self.members), 3, 1)
         points, present = _padded(self.plan.images, self.members)
-        vectors = self.lattice.transpose(1, 2) @ self._tensor(points)
+        vectors = torch.bmm(self.lattice.transpose(1, 2), self._tensor(points))
         return vectors if present is None else vectors + self._tensor(np.where(present, 0.0, FAR_AWAY))[:, None]
 
     def image_points(self) -> Tensor:
@@ -125,7 +125,7 @@ class Bucket:
     def waves(self) -> tuple[Tensor, Tensor | None]:
         """Wave vectors (S, 3, M), and (S, M) ones and zeros where some are padding (None without padding)."""
         points, present = _padded(self.plan.waves, self.members)
-        vectors = self.dual.transpose(1, 2) @ self._tensor(np.multiply(points, 2 * math.pi, order="C"))
+        vectors = torch.bmm(self.dual.transpose(1, 2), self._tensor(np.multiply(points, 2 * math.pi, order="C")))
         return vectors, None if present is None else self._tensor(present.astype(np.float64))
 
     def squared_cutoff(self) -> Tensor:
@@ -180,7 +180,7 @@ def gather_bucket(structures: Structures, plan: Plan, members: Integers) -> Buck
     cell = _rows(structures.cell, index)
     if plan.d < 3:
         cell = torch.take_along_dim(cell, torch.from_numpy(plan.axes[members]).to(like.device)[:, :, None], 1)
-    lattice = torch.from_numpy(plan.transform[members] * scale[:, None, None]).to(like) @ cell
+    lattice = torch.bmm(torch.from_numpy(plan.transform[members] * scale[:, None, None]).to(like), cell)
     dual = lattice
     if plan.d == 3:
         across = torch.linalg.cross(lattice.roll(-1, 1), lattice.roll(-2, 1))
@@ -188,7 +188,7 @@ def gather_bucket(structures: Structures, plan: Plan, members: Integers) -> Buck
     elif plan.d > 0:
         dual = torch.linalg.inv(lattice @ lattice.transpose(1, 2)) @ lattice
     if plan.d > 0:
-        turns = torch.floor(positions.detach() @ dual.detach().transpose(1, 2))
+        turns = torch.floor(torch.bmm(positions.detach(), dual.detach().transpose(1, 2)))
         positions = torch.baddbmm(positions, turns, lattice, alpha=-1)
     return Bucket(plan, members, n_atoms, torch.from_numpy(atoms).to(like.device), positions, lattice, dual, scale)
 

@@ -74,11 +74,14 @@ def epstein_zeta(
     turns = torch.round(fractional.detach())
     inside = reduced - turns @ lattice  # (V, 3)
     factor = power.norm * scale**n
+    floor = 4 * torch.finfo(displacement.dtype).eps * factor * (1 / p + 1)
+    if limit < floor:
+        raise ValueError(f"tolerance {limit:.1e} is below what {displacement.dtype} can reach here (about {floor:.1e})")
     cutoffs = _cutoffs(basis * scale, d, p, factor, limit)
     images = lattice_images(basis * scale, dual_basis(basis * scale), cutoffs[:1]).points
     real = _real_sum(power, inside, torch.from_numpy(images).to(cell) @ lattice, images, shift)
     long = _wave_sum(power, inside, lattice, dual, shift, float(cutoffs[1]), d, scale)
-    origin = (inside.detach() ** 2).sum(1) < 1e-20
+    origin = ((inside.detach() ** 2).sum(1) < 1e-20).to(inside)
     total = factor * (real + long - origin / p)
     return (total * _unit_phase(turns @ torch.from_numpy(shift).to(cell))).reshape(displacement.shape[:-1])
 

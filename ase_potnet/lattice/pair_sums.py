@@ -15,7 +15,7 @@ from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
 from ase_potnet.lattice.pair_bounds import pair_bounds
 from ase_potnet.lattice.pair_vectors import distinct_pairs, pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range
-from ase_potnet.lattice.plan import Costs, Plan, plan_sums
+from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
 from ase_potnet.lattice.real_space import sum_over_images
 from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_over_waves

@@ -163,7 +163,7 @@ def _measure(rows: Array) -> _Lattices:
 
 @dataclass(frozen=True)
 class Constants:
-    """What the plan needs of every primitive. (n_primitives, 1) each"""
+    """What a plan needs of every primitive. (n_primitives, 1) each"""
 
     p: Array
     alpha: Array
@@ -173,6 +173,7 @@ class Constants:
 
 @lru_cache(maxsize=64)
 def constants_of(decomposition: Decomposition) -> Constants:
+    """Index, inverse length and prefactors of the primitives as arrays, made once for each list of potentials."""
     primitives, weights = decomposition.primitives, decomposition.weights
     norm = np.array([[primitive.norm] for primitive in primitives])
     return Constants(
@@ -200,7 +201,8 @@ def _choose_split(
     costs = model(n_atoms, max(1, sum(p.alpha == 0 for p in primitives)), d)
     split = (2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d))
     split = np.minimum(np.maximum(split, 0.8), _LARGEST_FLOAT32_SPLIT if single_precision else 10.0)
-    scale = split / lattices.volume ** (1 / d)
+    length = lattices.volume ** (1 / d)
+    scale = np.maximum(np.minimum(split / length, _largest_scale(constants, tolerance, single_precision)), 0.8 / length)
     factor = (constants.strength * scale ** (2 * constants.p)).max(axis=0)
     reach = np.sqrt(np.log(1 + 2 * factor / tolerance)) + 0.5  # about the reduced cut-off
     complete = np.zeros((n_structures, len(primitives)), dtype=bool)
@@ -214,6 +216,14 @@ def _choose_split(
             farthest = np.where(complete[:, k], np.maximum(farthest, cutoff), farthest)
     # images that a complete potential needs anyway are free for the others: lower eta, fewer wave vectors
     return np.minimum(scale, reach / farthest), complete, farthest
+
+
+def _largest_scale(constants: Constants, tolerance: Array, single_precision: bool) -> Array:
+    """sqrt(eta) at which rounding of the self terms, about eps eta^p, reaches a twentieth of the tolerance. (S,)"""
+    eps = float(np.finfo(np.float32 if single_precision else np.float64).eps)
+    power = np.maximum(2 * constants.p, 1.0)
+    largest: Array = ((tolerance / (20 * 8 * eps * constants.strength)) ** (1 / power)).min(axis=0)
+    return largest
 
 
 def _draft(
@@ -324,12 +334,14 @@ def _collect(
     reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int]], NDArray[np.bool_]]
 ) -> Ragged:
     """Points of the integer grids that pass ``test(extent, structures) -> (s, n_points)``, structure by structure."""
+    count = np.zeros(len(reach), dtype=np.int64)
     owners, points = [], []
     for extent, some in group_rows(reach).items():
-        row, column = np.nonzero(test(extent, some))
-        owners.append(np.array(some)[row])
-        points.append(integer_grid(extent, half)[column])
-    if len(owners) == 1:
-        return Ragged(points[0], np.bincount(owners[0], minlength=len(reach)))
-    owner, point = np.concatenate(owners), np.concatenate(points)
-    return Ragged(point[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(reach)))
+        chosen = test(extent, some)
+        count[some] = chosen.sum(axis=1)
+        owners.append(np.repeat(some, count[some]))
+        points.append(integer_grid(extent, half).take(np.nonzero(chosen)[1], axis=0))
+    if len(points) == 1:
+        return Ragged(points[0], count)
+    order = np.argsort(np.concatenate(owners), kind="stable")
+    return Ragged(np.concatenate(points).take(order, axis=0), count)

@@ -116,6 +116,8 @@ class _ImageSum(torch.autograd.Function):
         n_primitives = len(ctx.terms.primitives)
         stride = 2 + n_primitives
         grad_vectors, grad_images = [], {}
+        widest = max((b.stop - b.start) * (p.stop - p.start) for b, p in ctx.pieces) * images.shape[2]
+        work = vectors.new_empty(0 if torch.is_grad_enabled() else widest)
         for number, (some, pairs) in enumerate(ctx.pieces):
             flat, pair, *slopes = kept[number * stride : (number + 1) * stride]
             part, lattice = vectors[some, :, pairs], images[some]
@@ -127,9 +129,13 @@ class _ImageSum(torch.autograd.Function):
             for k in range(1, n_primitives):
                 weight = torch.addcmul(weight, upstream[k].index_select(0, pair), slopes[k])
             shape = (part.shape[0], part.shape[2], lattice.shape[2])
-            dense = weight.new_zeros(shape[0] * shape[1] * shape[2]).index_copy(0, flat, -2 * weight).view(shape)
-            grad_vectors.append(dense.sum(2).unsqueeze(1) * part + lattice @ dense.transpose(1, 2))
-            of_images = dense.sum(1).unsqueeze(1) * lattice + part @ dense
+            size = shape[0] * shape[1] * shape[2]
+            if torch.is_grad_enabled():
+                dense = weight.new_zeros(size).index_copy(0, flat, -2 * weight).view(shape)
+            else:
+                dense = work[:size].zero_().index_copy_(0, flat, weight.mul_(-2)).view(shape)
+            grad_vectors.append(torch.bmm(lattice, dense.transpose(1, 2)).addcmul(dense.sum(2).unsqueeze(1), part))
+            of_images = torch.bmm(part, dense).addcmul(dense.sum(1).unsqueeze(1), lattice)
             grad_images[some.start] = grad_images[some.start] + of_images if some.start in grad_images else of_images
         if ctx.pieces[0][0].stop - ctx.pieces[0][0].start < len(vectors) and ctx.pieces[0][1].stop < vectors.shape[2]:
             # one structure at a time, its pairs in several chunks

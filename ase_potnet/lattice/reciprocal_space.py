@@ -47,7 +47,7 @@ def pair_products(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     """
     n_batch, n_left, n_columns = left.shape
     doubled = torch.cat((weights, weights), dim=2)  # (B, n, 2M)
-    weighted = (left[:, None] * doubled[:, :, None]).reshape(n_batch, -1, n_columns)  # (B, n I, 2M)
+    weighted = (left[:, None] * doubled[:, :, None]).reshape(n_batch, weights.shape[1] * n_left, n_columns)
     return torch.bmm(weighted, right.transpose(1, 2)).view(n_batch, -1, n_left, right.shape[1])
 
 
@@ -66,7 +66,7 @@ class _WaveSum(torch.autograd.Function):
         for part in memory.parts:
             basis = memory.plane_waves(positions[part], waves[part], kept[0][part] if keep else memory.basis)
             weighted = memory.weight(basis, weights[part])
-            torch.bmm(weighted.view(len(basis), -1, 2 * n_waves), basis.transpose(1, 2), out=sums[part])
+            torch.bmm(weighted.flatten(1, 2), basis.transpose(1, 2), out=sums[part])
         ctx.save_for_backward(positions, waves, weights, *kept)
         return sums.view(n_batch, n_weights, n_atoms, n_atoms)
 
@@ -85,7 +85,7 @@ class _WaveSum(torch.autograd.Function):
         for part in memory.parts:
             basis = kept[0][part] if kept else memory.plane_waves(positions[part], waves[part], memory.basis)
             weighted = memory.weighted[: len(basis)]  # (b, n, N, 2M)
-            torch.bmm(both[part], basis, out=weighted.view(len(basis), -1, 2 * n_waves))
+            torch.bmm(both[part], basis, out=weighted.flatten(1, 2))
             per_wave = torch.einsum("bnim,bim->bnm", weighted, basis)
             torch.add(per_wave[..., :n_waves], per_wave[..., n_waves:], out=grads[2][part])
             of_basis = memory.weight(weighted, weights[part]).sum(1)  # (b, N, 2M)
@@ -123,7 +123,7 @@ class _Memory:
         return basis
 
     def weight(self, values: Tensor, weights: Tensor) -> Tensor:
-        """values (b, N, 2M) or (b, n, N, 2M) times weights (b, n, M) of their waves, in ``weighted``. (b, n, N, 2M)"""
+        """values (b, N, 2M) or (b, n, N, 2M) times weights (b, n, M), in ``weighted``. (b, n, N, 2M)"""
         doubled = torch.cat((weights, weights), dim=2).unsqueeze(2)  # (b, n, 1, 2M)
         values = values.unsqueeze(1) if values.ndim == 3 else values
         return torch.mul(values, doubled, out=self.weighted[: len(values)])

@@ -55,7 +55,7 @@ def require_volume(reduced: Array, volume: Array) -> None:
 
 def _reduction_step(gram: Array, diagonal: Array) -> tuple[Integers, NDArray[np.bool_]]:
     """The best step of every basis (B, d, d), and whether there was one (B,). gram (B, d, d), diagonal (B, d)"""
-    n_batch, d, _ = gram.shape
+    d = gram.shape[1]
     # b_i - turns b_j for all i and j, and how much shorter that is than b_i, relative to b_i
     turns = np.rint(gram / diagonal[:, None, :])
     turns.reshape(-1, d * d)[:, :: d + 1] = 0.0
@@ -94,7 +94,10 @@ def cofactors(basis: Array) -> Array:
 
 
 def gram_schmidt_lengths(basis: Array) -> Array:
-    """Lengths of the Gram-Schmidt vectors of each basis. (B, d, 3) -> (B, d); their product is the cell's volume."""
+    """Lengths of the Gram-Schmidt vectors of each basis. (B, d, 3) -> (B, d); their product is the volume.
+
+    Raises ValueError naming cell where the vectors are linearly dependent.
+    """
     gram = basis @ basis.transpose(0, 2, 1)
     d = basis.shape[1]
     # squared volumes of the first 0, 1, ..., d vectors
@@ -105,6 +108,7 @@ def gram_schmidt_lengths(basis: Array) -> Array:
         minors[:, 2] = gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2
     if d > 2:
         minors[:, 3] = (basis[:, 2] * cofactors(basis)[:, 2]).sum(axis=1) ** 2
+    _require_independent(minors.min(axis=1) > 0, np.arange(len(basis)))
     return np.sqrt(minors[:, 1:] / minors[:, :-1])
 
 
@@ -142,14 +146,14 @@ def integer_grid(reach: tuple[int, ...], half: bool) -> Array:
 
 @lru_cache(maxsize=1024)
 def grid_products(reach: tuple[int, ...], half: bool) -> Array:
-    """n_i n_j of the points of ``integer_grid``, so that |n L|^2 is one product with the Gram matrix. (d d, n_points)"""
+    """n_i n_j of the points of ``integer_grid``, so that |n L|^2 is a product with the Gram matrix. (d d, n_points)"""
     grid = integer_grid(reach, half)
-    result = (grid[:, :, None] * grid[:, None, :]).reshape(len(grid), -1).T.copy()
+    result = (grid[:, :, None] * grid[:, None, :]).reshape(len(grid), len(reach) ** 2).T.copy()
     result.flags.writeable = False
     return result
 
 
-def group_rows(rows: Integers) -> dict[tuple[int, ...], list[int]]:
+def group_rows(rows: Integers | NDArray[np.bool_]) -> dict[tuple[int, ...], list[int]]:
     """Row numbers by equal rows. (S, d) -> {row: [numbers]}"""
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, row in enumerate(rows.tolist()):

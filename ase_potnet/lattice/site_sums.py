@@ -1,8 +1,9 @@
-"""P_i = sum_j S(r_i - r_j) q_j for every atom, without the matrix of pairs."""
+"""P_i = sum_j S(r_i - r_j) q_j for every atom; without the matrix of pairs except where that is small."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +12,18 @@ from torch import Tensor
 
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
-from ase_potnet.lattice.neighbours import find_neighbours, sum_over_neighbours
+from ase_potnet.lattice.neighbours import sum_over_neighbours
+from ase_potnet.lattice.pair_sums import _bucket_sums as bucket_sums
+from ase_potnet.lattice.pair_sums import _pair_costs as pair_costs
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range, partial_long_range_field
 from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose, radial_values
 from ase_potnet.lattice.real_space import sum_over_images
-from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_sources_over_waves
+from ase_potnet.lattice.reciprocal_space import fourier_weights
+from ase_potnet.lattice.source_waves import sum_sources_over_waves
 from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
 
+_FEW_ATOMS = 40  # cos and sin of every wave up to here, factorised plane waves above (about)
 _ROWS = 1 << 18  # pair values of a slab, wire or molecule held at a time
 
 
@@ -63,9 +68,13 @@ def site_sums(
         check_reachable(plan, decomposition, structures.positions.dtype)
         for members in split_into_buckets(structures, plan):
             bucket = gather_bucket(structures, plan, members)
-            sums = _bucket_site_sums(bucket, flat, decomposition, field)  # (S, n, 1 or 4, p, C)
-            sums = sums * bucket.prefactors(decomposition)[:, None, None, :, None]
             real = torch.from_numpy(np.arange(bucket.n_max) < bucket.n_atoms[:, None]).to(flat.device)
+            charges = flat[bucket.atoms] * real[..., None]  # (S, n, C)
+            if _has_matrix(bucket.n_max, n_channels, field):
+                sums = (bucket_sums(bucket, decomposition) @ charges[:, None]).transpose(1, 2)[:, :, None]
+            else:
+                sums = _bucket_site_sums(bucket, charges, decomposition, field)  # (S, n, 1 or 4, p, C)
+                sums = sums * bucket.prefactors(decomposition)[:, None, None, :, None]
             pieces.append(sums[real])
             owners.append(bucket.atoms[real])
     total = torch.cat(pieces)
@@ -98,30 +107,32 @@ def _read_sources(sources: Tensor, positions: Tensor, structures: Structures) ->
     return sources.reshape(len(structures.positions), -1)
 
 
+def _has_matrix(n_atoms: Any, n_channels: int, field: bool) -> Any:
+    """Whether the matrix of pairs costs less than summing channel by channel (measured)."""
+    return (n_atoms <= 100 + 4 * min(n_channels, 64)) & (not field)
+
+
 class _site_costs:
-    """Cost model in ns: an edge (radial functions, sparse product), a wave vector (cos, sin, matrix products)."""
+    """Cost model in ns, measured: an edge with its share of the search; a wave of an atom (products for each channel)."""
 
     def __init__(self, n_channels: int, field: bool) -> None:
-        self.columns = n_channels * (4 if field else 1)
-        self.n_channels = n_channels
+        self.n_channels, self.field = n_channels, field
 
     def __call__(self, n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
         n = n_atoms.astype(np.float64)
-        if d == 3:
-            return Costs(
-                real=0.5 * n * n * (120.0 + 20.0 * n_split + 2.0 * n_split * self.columns),
-                wave=n * (10.0 + 0.3 * self.n_channels + 0.3 * n_split * self.columns),
-            )
-        return Costs(real=0.5 * n * n * 100.0, wave=n * n * 20.0 * n_split)
+        matrix = pair_costs(n_atoms, n_split, d)
+        has_matrix = _has_matrix(n, self.n_channels, self.field)
+        if d < 3:
+            real, wave = 0.5 * n * n * 100.0, n * n * 20.0 * n_split
+        else:
+            outputs = 3 if self.field else 1
+            real = 0.5 * n * n * (200.0 + 100.0 * n_split * outputs)
+            wave = n * (np.where(n < _FEW_ATOMS, 10.0, 1.5) + 0.2 * self.n_channels * (1 + n_split * outputs))
+        return Costs(np.where(has_matrix, matrix.real, real), np.where(has_matrix, matrix.wave, wave))
 
 
-def _bucket_site_sums(bucket: Bucket, sources: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
+def _bucket_site_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
     """Sums of the primitives, reduced units; the field follows the potential. (S, n_max, 1 or 4, n_primitives, C)"""
-    n = bucket.n_max
-    charges = sources[bucket.atoms]  # (S, n, C)
-    if bucket.is_padded:
-        real = torch.from_numpy(np.arange(n) < bucket.n_atoms[:, None]).to(charges)
-        charges = charges * real[..., None]
     if bucket.plan.d == 0:
         sums = _molecule_sums(bucket, charges, decomposition, field)
     else:
@@ -136,25 +147,15 @@ def _bucket_site_sums(bucket: Bucket, sources: Tensor, decomposition: Decomposit
 
 
 def _real_space_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
-    """Short-range part on the neighbour list. (S, n_max, 1 or 4, n_primitives, C)"""
-    neighbours = find_neighbours(bucket)
+    """Short-range part on the neighbours. (S, n_max, 1 or 4, n_primitives, C)"""
     terms = bucket.terms(decomposition)
-    vectors = neighbours.vectors
-    x = vectors[:, 0] ** 2 + vectors[:, 1] ** 2 + vectors[:, 2] ** 2
-    alphas = tuple(None if alpha is None else alpha.take(neighbours.structure) for alpha in terms.alphas)
-    flat = charges.reshape(-1, charges.shape[2])
-    shape = (len(charges), bucket.n_max, 1, len(terms.primitives), charges.shape[2])
-    values = radial_values(terms.primitives, terms.complete, alphas, x)  # (p, E)
-    parts = [sum_over_neighbours(values, flat, neighbours).permute(1, 0, 2).reshape(shape)]
-    origin = vectors.new_zeros(len(charges), 3, 1)
+    sums = sum_over_neighbours(bucket, charges, terms, field).permute(2, 3, 0, 1, 4)
+    if int(bucket.plan.images.count[bucket.members].max()) == 1:
+        return sums  # no image of the atom itself is within the cut-off
+    origin = charges.new_zeros(len(charges), 3, 1)
     own = sum_over_images(origin, bucket.images(), bucket.squared_cutoff(), terms, omit_origin=True)  # (S, p, 1)
-    parts[0] = parts[0] + own[:, None, None] * charges[:, :, None, None]
-    if field:
-        slopes = radial_values(terms.primitives, terms.complete, alphas, x, order=1)
-        for axis in range(3):
-            weights = -2 * slopes * vectors[:, axis]
-            parts.append(sum_over_neighbours(weights, flat, neighbours, odd=True).permute(1, 0, 2).reshape(shape))
-    return torch.cat(parts, dim=2)
+    first = sums[:, :, :1] + own[:, None, None] * charges[:, :, None, None]
+    return torch.cat((first, sums[:, :, 1:]), dim=2) if field else first
 
 
 def _long_range_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
@@ -168,7 +169,8 @@ def _long_range_sums(bucket: Bucket, charges: Tensor, decomposition: Decompositi
         weights = fourier_weights(primitives, alphas, waves, bucket.volume)
         if present is not None:
             weights = weights * present[:, None]
-        long = sum_sources_over_waves(bucket.positions, waves, weights, charges, field)
+        points = [_points_of(bucket, member) for member in bucket.members]
+        long = sum_sources_over_waves(bucket.positions, bucket.dual, points, waves, weights, charges, field)
         constant = bucket.zero_mode(decomposition)
     else:
         long = _partial_sums(bucket, charges, decomposition, field)
@@ -178,6 +180,12 @@ def _long_range_sums(bucket: Bucket, charges: Tensor, decomposition: Decompositi
         long = torch.stack(columns, dim=3)
     rest = constant[:, None, :, None] * charges.sum(1)[:, None, None, :] - own
     return torch.cat((long[:, :, :1] + rest[:, :, None], long[:, :, 1:]), dim=2)
+
+
+def _points_of(bucket: Bucket, member: int) -> NDArray[np.float64]:
+    """Integer wave vectors of one structure. (M, 3)"""
+    waves = bucket.plan.waves
+    return waves.points[waves.first[member] :][: waves.count[member]]
 
 
 def _row_chunks(n: int, width: int) -> list[slice]:

@@ -165,16 +165,21 @@ class _ExponentialIntegrals(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, indices: tuple[float, ...]) -> Tensor:  # type: ignore[no-untyped-def]
+        radial, n_orders = Radial(x), 2 if ctx.needs_input_grad[0] else 1
+        orders = [exponential_integrals(q, radial, n_orders) for q in indices]
         ctx.indices = indices
-        ctx.save_for_backward(x)
-        radial = Radial(x)
-        return torch.stack([exponential_integrals(q, radial)[0] for q in indices])
+        ctx.save_for_backward(x, *(values[1] for values in orders if n_orders == 2))
+        return torch.stack([values[0] for values in orders])
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        (x,) = ctx.saved_tensors
-        slopes = _ExponentialIntegrals.apply(x, tuple(q + 1 for q in ctx.indices))
-        return -(grad * slopes).sum(0), None
+        x, *slopes = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            slopes = _ExponentialIntegrals.apply(x, tuple(q + 1 for q in ctx.indices))
+        total = grad[0] * slopes[0]
+        for k in range(1, len(ctx.indices)):
+            total = torch.addcmul(total, grad[k], slopes[k])
+        return -total, None
 
 
 def exponential_integral(indices: tuple[float, ...], x: Tensor) -> Tensor:

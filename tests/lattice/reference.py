@@ -150,18 +150,13 @@ class PeriodicSpan:
     def images(self, square_radius):
         """(n, |v + nL|^2 without the part across the span) within a radius."""
         points = _points_within(self.metric, self.inverse_metric, self.fractional, square_radius)
-        return [
-            (n, _form(self.metric, [a + b for a, b in zip(n, self.fractional, strict=True)])) for n in points
-        ]
+        return [(n, _form(self.metric, [a + b for a, b in zip(n, self.fractional, strict=True)])) for n in points]
 
     def waves(self, square_radius, phase):
         """(n, |k|^2) of the vectors k = 2 pi (n + phase) reciprocal cell within a radius."""
         scale = 4 * mp.pi**2
         points = _points_within(self.inverse_metric, self.metric, phase, square_radius / scale)
-        return [
-            (n, scale * _form(self.inverse_metric, [a + b for a, b in zip(n, phase, strict=True)]))
-            for n in points
-        ]
+        return [(n, scale * _form(self.inverse_metric, [a + b for a, b in zip(n, phase, strict=True)])) for n in points]
 
 
 def _points_within(metric, inverse_metric, shift, square_radius):
@@ -206,9 +201,7 @@ def lattice_sum(potential: str, displacement, cell, pbc=(True,) * 3, phase=(0, 0
         (_turn(_dot([a + b for a, b in zip(n, phase, strict=True)], span.fractional)), square)
         for n, square in span.waves(4 * eta * DROPPED, phase)
     ]
-    total = mp.fsum(
-        C * (_short_range(s, b, eta, images) + _long_range(s, b, eta, waves, span)) for C, s, b in mixture
-    )
+    total = mp.fsum(C * (_short_range(s, b, eta, images) + _long_range(s, b, eta, waves, span)) for C, s, b in mixture)
     return total if any(x != mp.floor(x) for x in phase) else mp.re(total)
 
 
@@ -317,8 +310,7 @@ def case_values(case: dict) -> dict[str, list[str]]:
     """Potential -> one value for each displacement, as strings of DIGITS digits."""
     return {
         potential: [
-            mp.nstr(lattice_sum(potential, v, case["cell"], case["pbc"]), DIGITS)
-            for v in case["displacements"]
+            mp.nstr(lattice_sum(potential, v, case["cell"], case["pbc"]), DIGITS) for v in case["displacements"]
         ]
         for potential in POTENTIALS
     }
@@ -326,9 +318,7 @@ def case_values(case: dict) -> dict[str, list[str]]:
 
 def epstein_value(case: dict) -> list[str]:
     """Real and imaginary part as strings of DIGITS digits."""
-    value = lattice_sum(
-        f"InversePower({case['n']})", case["displacement"], case["cell"], case["pbc"], case["phase"]
-    )
+    value = lattice_sum(f"InversePower({case['n']})", case["displacement"], case["cell"], case["pbc"], case["phase"])
     return [mp.nstr(part(value), DIGITS) for part in (mp.re, mp.im)]
 
 

@@ -45,9 +45,7 @@ def coplanar() -> torch.Tensor:
 
 def call_pair_sums(*, sources=None, **keywords):
     arguments = {"positions": POSITIONS, "cell": CELL, "potentials": [Coulomb(), London()]} | keywords
-    return pair_sums(
-        arguments.pop("positions"), arguments.pop("cell"), arguments.pop("potentials"), **arguments
-    )
+    return pair_sums(arguments.pop("positions"), arguments.pop("cell"), arguments.pop("potentials"), **arguments)
 
 
 def call_site_sums(**keywords):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ase_potnet.lattice import Coulomb, InversePower, LennardJones, Pauli, epstein_zeta, pair_sums, site_sums
+from ase_potnet.lattice import Coulomb, InversePower, LennardJones, epstein_zeta, pair_sums, site_sums
 
 from .crystals import ALL_PBC, BULK, MOLECULE, POTENTIALS, SLAB, WIRE, crystal, pbc_id, sources
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-12  # the plan may change between two points of a difference: an 
 STEP = 1e-5
 FIRST = {"eps": STEP, "atol": 2e-6, "rtol": 1e-6}
 SECOND = {"eps": STEP, "atol": 2e-5, "rtol": 1e-5}
-MIXED = [Coulomb(), LennardJones(1.2), Pauli(0.6)]
+MIXED = [Coulomb(), LennardJones(1.2)]
 every_pbc = pytest.mark.parametrize("pbc", ALL_PBC, ids=pbc_id)
 one_of_each_dimension = pytest.mark.parametrize("pbc", [BULK, SLAB, WIRE, MOLECULE], ids=pbc_id)
 every_potential = pytest.mark.parametrize("potential", POTENTIALS, ids=repr)
@@ -49,9 +49,7 @@ def pair_function(cell, potentials, pbc):
     """(positions, strain) -> S, (N, N, K): all pairs and the self images on the diagonal."""
 
     def function(positions, strain):
-        return pair_sums(
-            strained(positions, strain), strained(cell, strain), potentials, pbc=pbc, tolerance=TOLERANCE
-        )
+        return pair_sums(strained(positions, strain), strained(cell, strain), potentials, pbc=pbc, tolerance=TOLERANCE)
 
     return function
 
@@ -75,44 +73,41 @@ def check(function, inputs, *, every_element: bool = False) -> None:
     assert gradgradcheck(function, inputs, fast_mode=not every_element, **SECOND)
 
 
-@one_of_each_dimension
+@pytest.mark.parametrize("pbc", [BULK, SLAB, MOLECULE], ids=pbc_id)
 @every_potential
 def test_pair_sums(potential, pbc):
     positions, cell, _ = system(1, 2)
     check(pair_function(cell, [potential], pbc), (positions, no_strain()))
 
 
-@one_of_each_dimension
+@pytest.mark.parametrize("pbc", [BULK, MOLECULE], ids=pbc_id)
 @every_potential
 def test_site_sums(potential, pbc):
+    """Slabs and wires: test_pair_and_site_sums_have_the_same_derivatives, and the slow test below."""
     positions, cell, q = system(2, 2)
     check(site_function(cell, [potential], pbc), (q, positions, no_strain()))
 
 
 @every_pbc
 def test_pair_sums_of_mixed_potentials(pbc):
-    positions, cell, _ = system(3, 3)
+    positions, cell, _ = system(3, 2)
     check(pair_function(cell, MIXED, pbc), (positions, no_strain()))
-
-
-@every_pbc
-def test_site_sums_of_mixed_potentials(pbc):
-    positions, cell, q = system(4, 3)
-    check(site_function(cell, MIXED, pbc), (q, positions, no_strain()))
 
 
 @one_of_each_dimension
 def test_self_images_alone(pbc):
     """One atom: nothing but i = j."""
     positions, cell, q = system(5, 1)
-    check(pair_function(cell, MIXED, pbc), (positions, no_strain()), every_element=True)
-    check(site_function(cell, MIXED, pbc), (q, positions, no_strain()))
+    check(pair_function(cell, MIXED, pbc), (positions, no_strain()))
+    if pbc in (BULK, MOLECULE):  # others: see test_site_sums
+        check(site_function(cell, MIXED, pbc), (q, positions, no_strain()))
 
 
 def test_every_element():
     """A bulk crystal of two atoms, all components of both orders."""
-    positions, cell, _ = system(6, 2)
+    positions, cell, q = system(6, 2)
     check(pair_function(cell, MIXED, BULK), (positions, no_strain()), every_element=True)
+    check(site_function(cell, MIXED, BULK), (q, positions, no_strain()), every_element=True)
 
 
 @pytest.mark.slow
@@ -125,8 +120,8 @@ def test_every_element_of_every_potential(potential, pbc):
 
 
 def test_ragged_batch():
-    """Structures of 1, 3 and 2 atoms with bulk, slab and molecule side by side."""
-    counts, pbc = [1, 3, 2], torch.tensor([BULK, SLAB, MOLECULE])
+    """Structures of 1, 3 and 2 atoms of a slab, a bulk crystal and a molecule."""
+    counts, pbc = [1, 3, 2], torch.tensor([SLAB, BULK, MOLECULE])
     crystals = [crystal(b, n) for b, n in enumerate(counts)]
     positions = torch.cat([p for p, _ in crystals]).requires_grad_()
     cell = torch.stack([c for _, c in crystals])
@@ -198,25 +193,23 @@ def test_euler_theorem(pbc):
         expected = -n * sums[i, j, k]
         if n == d:
             lattice = cell[list(pbc)]
-            expected = (
-                expected - 2 * math.pi ** (d / 2) / math.gamma(d / 2) / (lattice @ lattice.T).det().sqrt()
-            )
+            expected = expected - 2 * math.pi ** (d / 2) / math.gamma(d / 2) / (lattice @ lattice.T).det().sqrt()
         torch.testing.assert_close(gradient.trace(), expected, rtol=1e-10, atol=1e-10)
 
 
-@every_pbc
+@one_of_each_dimension
 def test_translation_and_rotation_change_nothing(pbc):
     """Gradients by positions add up to zero; gradients by strain are symmetric."""
     positions, cell, q = system(10, 3)
     strain = no_strain()
-    energy = torch.einsum("ic,ick->k", q, site_function(cell, POTENTIALS, pbc)(q, positions, strain)[0])
+    energy = torch.einsum("ic,ijk,jc->k", q, pair_function(cell, POTENTIALS, pbc)(positions, strain), q)
     for value in energy:
         force, stress = torch.autograd.grad(value, (positions, strain), retain_graph=True)
         torch.testing.assert_close(force.sum(0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-9)
         torch.testing.assert_close(stress, stress.T, rtol=1e-9, atol=1e-9)
 
 
-@every_pbc
+@one_of_each_dimension
 def test_forces_are_sources_times_field(pbc):
     """E = 1/2 sum q_i P_i; -dE/dr_i = q_i F_i, and dE/dq_i = P_i."""
     positions, cell, q = system(11, 4)
@@ -228,28 +221,37 @@ def test_forces_are_sources_times_field(pbc):
         torch.testing.assert_close(by_source[:, 0], potential[:, 0, k], rtol=1e-9, atol=1e-9)
 
 
-@every_pbc
-def test_pair_and_site_sums_have_the_same_derivatives(pbc):
-    """Hessian and strain derivatives of E = 1/2 sum q_i S_ij q_j by both ways."""
+@one_of_each_dimension
+@pytest.mark.parametrize(
+    "potentials", [POTENTIALS[:6], POTENTIALS[6:]], ids=["inverse powers", "exponentials and mixtures"]
+)
+def test_pair_and_site_sums_have_the_same_derivatives(potentials, pbc):
+    """A random functional of P and F, its derivatives and those along a direction, by both ways."""
     positions, cell, q = system(12, 3)
     strain = no_strain()
-    weights = torch.linspace(0.5, 1.5, len(POTENTIALS), dtype=torch.float64)
+    weights = torch.randn(3, len(potentials), 4, dtype=torch.float64)
+    directions = [torch.randn_like(x) for x in (positions, strain, q)]
 
-    def derivatives(energy):
-        first = torch.autograd.grad(energy, (positions, strain), create_graph=True)
-        direction = [torch.cos(torch.arange(x.numel(), dtype=torch.float64)).reshape(x.shape) for x in first]
-        product = sum((d * g).sum() for d, g in zip(direction, first, strict=True))
-        return [*first, *torch.autograd.grad(product, (positions, strain, q))]
+    def derivatives(potential, field):
+        value = (weights[..., 0] * potential).sum() + (weights[..., 1:] * field).sum()
+        first = torch.autograd.grad(value, (positions, strain, q), create_graph=True)
+        along = sum((d * g).sum() for d, g in zip(directions, first, strict=True))
+        return [*first, *torch.autograd.grad(along, (positions, strain, q))]
 
-    pairs = pair_function(cell, POTENTIALS, pbc)(positions, strain)
-    sites, _ = site_function(cell, POTENTIALS, pbc)(q, positions, strain)
-    by_pairs = derivatives(0.5 * torch.einsum("ic,ijk,jc,k->", q, pairs, q, weights))
-    by_sites = derivatives(0.5 * torch.einsum("ic,ick,k->", q, sites, weights))
-    for a, b in zip(by_pairs, by_sites, strict=True):
+    pairs = pair_function(cell, potentials, pbc)(positions, strain)  # (N, N, K)
+    by_pairs = torch.einsum("ijk,jc->ik", pairs, q)
+    own = [
+        [torch.autograd.grad(by_pairs[i, k], positions, create_graph=True)[0][i] for k in range(len(potentials))]
+        for i in range(3)
+    ]
+    # by the strained position x (1 + strain), not by x
+    field = -torch.stack([torch.stack(row) for row in own]) @ torch.linalg.inv(torch.eye(3) + strain).T
+    potential, by_sites = site_function(cell, potentials, pbc)(q, positions, strain)
+    for a, b in zip(derivatives(by_pairs, field), derivatives(potential[:, 0], by_sites[:, 0]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
-@every_pbc
+@one_of_each_dimension
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_derivatives_are_finite(pbc, dtype):
     """Symmetric sites, atoms outside the cell, self images: first and second derivatives are numbers."""

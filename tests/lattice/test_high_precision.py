@@ -59,9 +59,7 @@ def test_site_sums(case, tolerance):
 @every_tolerance
 def test_whole_table_as_one_stack(tolerance):
     positions, cells, pbc = zip(*(geometry(case) for case in PAIR_SUMS), strict=True)
-    sums = pair_sums(
-        torch.stack(positions), torch.stack(cells), ALL, pbc=torch.tensor(pbc), tolerance=tolerance
-    )
+    sums = pair_sums(torch.stack(positions), torch.stack(cells), ALL, pbc=torch.tensor(pbc), tolerance=tolerance)
     reference = torch.stack([expected(case, POTENTIALS) for case in PAIR_SUMS])
     assert_within(sums[:, :, 0] - reference, tolerance)
 
@@ -95,9 +93,7 @@ def test_bound_holds_and_keeps_the_tolerance(case, tolerance):
     sums, bound = pair_sums(positions, cell, ALL, pbc=pbc, tolerance=tolerance, return_bound=True)
     error = (sums[:, 0] - expected(case, POTENTIALS)).abs().amax(0)
     assert bound.shape == (len(ALL),)
-    assert not {
-        p: (e, b) for p, e, b in zip(POTENTIALS, error.tolist(), bound.tolist(), strict=True) if not e <= b
-    }
+    assert not {p: (e, b) for p, e, b in zip(POTENTIALS, error.tolist(), bound.tolist(), strict=True) if not e <= b}
     assert not {p: b for p, b in zip(POTENTIALS, bound.tolist(), strict=True) if not b <= tolerance}
 
 

@@ -23,10 +23,7 @@ CRYSTALS = {
     "rutile": (
         (4.594, 4.594, 2.959, 90, 90, 90),
         [("Ti4+", (0, 0, 0)), ("Ti4+", (0.5, 0.5, 0.5))]
-        + [
-            ("O2-", x)
-            for x in ((0.305, 0.305, 0), (0.695, 0.695, 0), (0.195, 0.805, 0.5), (0.805, 0.195, 0.5))
-        ],
+        + [("O2-", x) for x in ((0.305, 0.305, 0), (0.695, 0.695, 0), (0.195, 0.805, 0.5), (0.805, 0.195, 0.5))],
     ),
     "wurtzite": (
         (3.25, 3.25, 5.207, 90, 90, 120),
@@ -86,9 +83,7 @@ def test_pymatgen_sites(name):
     theirs, unit, q, positions, cell = ewald(name)
     potential, field = site_sums(q[:, None], positions, cell, [Coulomb()], tolerance=TOLERANCE, field=True)
     ours = 0.5 * unit * q * potential[:, 0, 0]
-    np.testing.assert_allclose(
-        ours, [theirs.get_site_energy(i) for i in range(len(q))], rtol=1e-12, atol=1e-10
-    )
+    np.testing.assert_allclose(ours, [theirs.get_site_energy(i) for i in range(len(q))], rtol=1e-12, atol=1e-10)
     np.testing.assert_allclose(unit * q[:, None] * field[:, 0, 0], theirs.forces, rtol=1e-10, atol=1e-9)
 
 
@@ -109,14 +104,11 @@ def torch_pme(potential, q: torch.Tensor, positions: torch.Tensor, cell: torch.T
     neighbours = NeighborList(cutoff=reach * SMEARING, full_list=True)
     box, points = cell.detach().numpy(), positions.detach().numpy()
     i, j, shift = (
-        torch.from_numpy(x.astype(np.int64))
-        for x in neighbours.compute(points, box, periodic=True, quantities="ijS")
+        torch.from_numpy(x.astype(np.int64)) for x in neighbours.compute(points, box, periodic=True, quantities="ijS")
     )
     distance = (positions[j] - positions[i] + shift.double() @ cell).norm(dim=1)
     wavelength = math.pi * SMEARING / reach
-    calculator = torchpme.EwaldCalculator(
-        potential, lr_wavelength=wavelength, full_neighbor_list=True
-    ).double()
+    calculator = torchpme.EwaldCalculator(potential, lr_wavelength=wavelength, full_neighbor_list=True).double()
     return 2 * calculator(q, cell, positions, torch.stack((i, j), 1), distance)
 
 

@@ -108,9 +108,7 @@ def test_madelung_constant(name):
     )
 
     sites = site_sums(q[:, None], positions, cell, [Coulomb()], tolerance=TOLERANCE)[:, 0, 0]
-    assert agree(
-        -0.5 * (q @ sites).item() * distance / formula_units, published, scale=len(q) * q.abs().sum().item()
-    )
+    assert agree(-0.5 * (q @ sites).item() * distance / formula_units, published, scale=len(q) * q.abs().sum().item())
 
 
 @pytest.mark.parametrize("length", [2.8201, 5.64])
@@ -190,9 +188,7 @@ def eta(s) -> mp.mpf:
 
 def zero_displacement_sum(n: int, cell: torch.Tensor, pbc, phase=None) -> complex:
     phase = None if phase is None else tensor(phase)
-    return epstein_zeta(
-        n, torch.zeros(3, dtype=torch.float64), cell, phase=phase, pbc=pbc, tolerance=TOLERANCE
-    ).item()
+    return epstein_zeta(n, torch.zeros(3, dtype=torch.float64), cell, phase=phase, pbc=pbc, tolerance=TOLERANCE).item()
 
 
 @pytest.mark.parametrize("n", [n for n in EXPONENTS if n != 1])
@@ -200,10 +196,7 @@ def test_chain(n):
     """sum' 1/|m|^n = 2 zeta(n)."""
     expected = float(2 * zeta(n))
     assert abs(zero_displacement_sum(n, SC, WIRE) - expected) <= TOLERANCE
-    assert (
-        abs(pair_sums(ONE_ATOM, SC, [InversePower(n)], pbc=WIRE, tolerance=TOLERANCE).item() - expected)
-        <= TOLERANCE
-    )
+    assert abs(pair_sums(ONE_ATOM, SC, [InversePower(n)], pbc=WIRE, tolerance=TOLERANCE).item() - expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("n", [n for n in EXPONENTS if n != 2])
@@ -211,10 +204,7 @@ def test_square_lattice(n):
     """sum' |m|^-n = 4 zeta(n/2) beta(n/2); Borwein 2013, section 1.3 (Lorenz, Hardy)."""
     expected = float(4 * zeta(mp.mpf(n) / 2) * beta(mp.mpf(n) / 2))
     assert abs(zero_displacement_sum(n, SC, SLAB) - expected) <= TOLERANCE
-    assert (
-        abs(pair_sums(ONE_ATOM, SC, [InversePower(n)], pbc=SLAB, tolerance=TOLERANCE).item() - expected)
-        <= TOLERANCE
-    )
+    assert abs(pair_sums(ONE_ATOM, SC, [InversePower(n)], pbc=SLAB, tolerance=TOLERANCE).item() - expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("n", [n for n in EXPONENTS if n != 2])
@@ -223,9 +213,7 @@ def test_hexagonal_lattice(n):
     expected = float(6 * zeta(mp.mpf(n) / 2) * l_minus_3(mp.mpf(n) / 2))
     assert abs(zero_displacement_sum(n, HEXAGONAL, SLAB) - expected) <= TOLERANCE
     assert (
-        abs(
-            pair_sums(ONE_ATOM, HEXAGONAL, [InversePower(n)], pbc=SLAB, tolerance=TOLERANCE).item() - expected
-        )
+        abs(pair_sums(ONE_ATOM, HEXAGONAL, [InversePower(n)], pbc=SLAB, tolerance=TOLERANCE).item() - expected)
         <= TOLERANCE
     )
 

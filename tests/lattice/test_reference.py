@@ -57,9 +57,7 @@ def test_two_splittings_agree_to_25_digits_in_bulk(potential, displacement):
 @pytest.mark.parametrize("pbc", [BULK, SLAB, WIRE])
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_two_splittings_agree_for_every_potential(potential, pbc, displacement):
-    values = [
-        lattice_sum(potential, displacement, TRICLINIC, pbc, split=s) for s in (mp.mpf("0.8"), mp.mpf("1.4"))
-    ]
+    values = [lattice_sum(potential, displacement, TRICLINIC, pbc, split=s) for s in (mp.mpf("0.8"), mp.mpf("1.4"))]
     assert abs(values[0] - values[1]) < DIGITS_25
 
 
@@ -102,9 +100,7 @@ def test_table_holds_the_cases_of_the_script():
     stored = [{key: case[key] for key in ("cell_name", "cell", "pbc", "displacements")} for case in PAIR_SUMS]
     assert stored == cases()
     assert [set(case["values"]) for case in PAIR_SUMS] == [set(POTENTIALS)] * len(PAIR_SUMS)
-    assert [
-        {key: value for key, value in case.items() if key != "value"} for case in EPSTEIN
-    ] == epstein_cases()
+    assert [{key: value for key, value in case.items() if key != "value"} for case in EPSTEIN] == epstein_cases()
 
 
 @pytest.mark.parametrize("potential", ["Coulomb()", "InversePower(2)", "London()", "Pauli(3.0)"])
@@ -121,8 +117,6 @@ def test_whole_table_stems_from_the_script(case):
         assert all(map(same_24_decimals, values, case["values"][potential]))
 
 
-@pytest.mark.parametrize(
-    "case", EPSTEIN[-12:], ids=lambda case: f"{case['n']}-{case['displacement']}-{case['phase']}"
-)
+@pytest.mark.parametrize("case", EPSTEIN[-12:], ids=lambda case: f"{case['n']}-{case['displacement']}-{case['phase']}")
 def test_epstein_table_stems_from_the_script(case):
     assert all(map(same_24_decimals, epstein_value(case), case["value"]))
