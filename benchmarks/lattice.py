@@ -12,6 +12,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,15 +73,16 @@ def gradient_call(positions: Tensor, cell: Tensor, tolerance: float, batch: Tens
 
 
 def pair_table(repeats: int) -> dict[int, float]:
+    """Times of batches of distorted crystals; returns seconds a crystal at 1e-8 by number of atoms."""
     print("\n### Pair sums, Coulomb + London + Pauli, batches of distorted crystals\n")
     print("| atoms | tolerance | ms a crystal | µs a pair and potential | × published | with gradients: × published |")
     print("|---|---|---|---|---|---|")
     per_crystal = {}
     for n, batch in ((10, 64), (20, 32), (40, 16), (80, 8)):
-        positions, cell = distortions(n, batch)
+        inputs = distortions(n, batch)
         for tolerance in (1e-6, 1e-8, 1e-12):
-            t = seconds(lambda: pair_sums(positions, cell, POTENTIALS, tolerance=tolerance), repeats) / batch
-            g = seconds(lambda: gradient_call(positions, cell, tolerance), repeats) / batch
+            t = seconds(partial(pair_sums, *inputs, POTENTIALS, tolerance=tolerance), repeats) / batch
+            g = seconds(partial(gradient_call, *inputs, tolerance), repeats) / batch
             if tolerance == 1e-8:
                 per_crystal[n] = t
             print(
@@ -116,31 +118,38 @@ def site_table(repeats: int, sizes: tuple[int, ...]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for tolerance, reach in ((1e-6, 3.4 * math.sqrt(2)), (1e-12, 5.2 * math.sqrt(2))):
         for channels in (1, 64):
-            times = []
-            for n in sizes:
-                positions, cell = crystal(n, torch.Generator().manual_seed(n))
-                sources = torch.randn(n, channels, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
-                sources = sources - sources.mean(0)
-                exact = site_sums(sources, positions, cell, Coulomb(), tolerance=1e-13)[..., 0]
-                scale = float(sources.abs().max())
-                error = lambda value: float((value - exact).abs().max()) / scale  # noqa: E731, B023
-                call = lambda: site_sums(sources, positions, cell, Coulomb(), tolerance=tolerance)[..., 0]  # noqa: E731, B023
-                theirs = []
-                for smearing in smearings(n, float(cell.det().abs())):
-                    peer = ewald_call(sources, positions, cell, 1, smearing, reach)
-                    if error(peer()) < 3 * max(tolerance, 1e-12):
-                        theirs.append((seconds(peer, max(1, repeats // 3)), error(peer()), peer))
-                _, peer_error, peer = min(theirs, key=lambda entry: entry[0])
-                ours = seconds(call, repeats)
-                best = seconds(peer, repeats)
-                times.append(ours)
-                print(
-                    f"| {n} | {channels} | {tolerance:.0e} | {ours * 1e3:.2f} | {error(call()):.1e} | {best * 1e3:.2f} "
-                    f"| {peer_error:.1e} | {best / ours:.1f} |"
-                )
+            times = [site_row(n, channels, tolerance, reach, repeats) for n in sizes]
             half = (len(sizes) - 1) // 2
             growth = math.log(times[-1] / times[half]) / math.log(sizes[-1] / sizes[half])
             print(f"| | {channels} | {tolerance:.0e} | growth as N^{growth:.2f} above {sizes[half]} atoms | | | | |")
+
+
+def site_row(n: int, channels: int, tolerance: float, reach: float, repeats: int) -> float:
+    """One row of the table; returns our seconds."""
+    positions, cell = crystal(n, torch.Generator().manual_seed(n))
+    sources = torch.randn(n, channels, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
+    sources = sources - sources.mean(0)
+    exact = site_sums(sources, positions, cell, Coulomb(), tolerance=1e-13)[..., 0]
+
+    def error(value: Tensor) -> float:
+        return float((value - exact).abs().max() / sources.abs().max())
+
+    def call() -> Tensor:
+        return site_sums(sources, positions, cell, Coulomb(), tolerance=tolerance)[..., 0]
+
+    theirs = []
+    for smearing in smearings(n, float(cell.det().abs())):
+        peer = ewald_call(sources, positions, cell, 1, smearing, reach)
+        if error(peer()) < 3 * tolerance:
+            theirs.append((seconds(peer, max(1, repeats // 3)), smearing))
+    peer = ewald_call(sources, positions, cell, 1, min(theirs)[1], reach)
+    ours = seconds(call, repeats)
+    best = seconds(peer, repeats)
+    print(
+        f"| {n} | {channels} | {tolerance:.0e} | {ours * 1e3:.2f} | {error(call()):.1e} | {best * 1e3:.2f} "
+        f"| {error(peer()):.1e} | {best / ours:.1f} |"
+    )
+    return ours
 
 
 def bound_table(n_crystals: int) -> None:
@@ -159,7 +168,8 @@ def bound_table(n_crystals: int) -> None:
             largest = max(largest, float(error.max()))
             ratios += (bound / error.clamp(min=1e-16)).tolist()
         low, middle, high = np.percentile(ratios, (10, 50, 90))
-        print(f"| {tolerance:.0e} | {largest:.1e} | {'always' if held else 'NO'} | {low:.1f}, {middle:.1f}, {high:.1f} |")
+        always = "always" if held else "NO"
+        print(f"| {tolerance:.0e} | {largest:.1e} | {always} | {low:.1f}, {middle:.1f}, {high:.1f} |")
 
 
 def memory(n: int) -> None:
@@ -170,8 +180,8 @@ def memory(n: int) -> None:
     site_sums(sources, positions, cell, POTENTIALS, tolerance=1e-8, field=True)
     elapsed = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"\n`site_sums` with field, {n} atoms, three potentials, 1e-8: {elapsed:.2f} s, peak memory of the process ", end="")
-    print(f"{peak / 2**20:.2f} GiB, {max(0, peak - before) / 2**20:.2f} GiB more than before.")
+    print(f"\n`site_sums` with field, {n} atoms, three potentials, 1e-8: {elapsed:.2f} s, ", end="")
+    print(f"peak memory of the process {peak / 2**20:.2f} GiB, {max(0, peak - before) / 2**20:.2f} GiB more than before.")
 
 
 def main() -> None:
@@ -180,7 +190,8 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     repeats = 3 if quick else 15
-    print(f"{platform.processor() or platform.machine()}, one thread, torch {torch.__version__}, float64, set-up included.")
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, one thread, torch {torch.__version__}, float64, set-up included.")
     mixed_table(pair_table(repeats), repeats)
     site_table(3 if quick else 7, (20, 80) if quick else (20, 80, 320, 640))
     bound_table(5 if quick else 40)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lattice import POTENTIALS, crystal, distortions, gradient_call
 
 from ase_potnet.lattice import Coulomb, London, Pauli, pair_sums, site_sums
-
-from lattice import POTENTIALS, crystal, distortions, gradient_call
 
 
 @pytest.fixture(autouse=True)

@@ -28,9 +28,13 @@ def tensors(atoms: Atoms) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)
 
 
+def rutile() -> Atoms:
+    sites = [(0, 0, 0), (0.3053, 0.3053, 0)]
+    return crystal(["Ti", "O"], sites, spacegroup=136, cellpar=[4.594, 4.594, 2.959, 90, 90, 90])
+
+
 def madelung_energies() -> None:
     """Electrostatic energy of formal charges, from site potentials."""
-    rutile = crystal(["Ti", "O"], [(0, 0, 0), (0.3053, 0.3053, 0)], spacegroup=136, cellpar=[4.594, 4.594, 2.959, 90, 90, 90])
     perovskite = crystal(
         ["Sr", "Ti", "O"], [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)], spacegroup=221, cellpar=[3.905] * 3 + [90] * 3
     )
@@ -39,7 +43,7 @@ def madelung_energies() -> None:
     for name, atoms in (
         ("NaCl", bulk("NaCl", "rocksalt", a=5.64)),
         ("MgO", bulk("MgO", "rocksalt", a=4.212)),
-        ("TiO2 (rutile)", rutile),
+        ("TiO2 (rutile)", rutile()),
         ("SrTiO3", perovskite),
     ):
         q = torch.tensor([[charges[symbol]] for symbol in atoms.symbols], dtype=torch.float64)
@@ -50,7 +54,7 @@ def madelung_energies() -> None:
 
 def error_against_tolerance() -> tuple[list[float], np.ndarray, np.ndarray]:
     """Measured error and proven bound of every potential, rutile in a skewed cell."""
-    atoms = crystal(["Ti", "O"], [(0, 0, 0), (0.3053, 0.3053, 0)], spacegroup=136, cellpar=[4.594, 4.594, 2.959, 90, 90, 90])
+    atoms = rutile()
     atoms.cell = np.array([[1, 0, 0], [2, 1, 0], [-1, 3, 1]]) @ atoms.cell
     positions, cell = tensors(atoms)
     exact = pair_sums(positions, cell, POTENTIALS, tolerance=1e-13)

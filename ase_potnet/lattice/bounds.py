@@ -94,7 +94,7 @@ def lattice_tail(value: Array, decay: Array, cutoff: Array, covering: Array, vol
 
 
 def exponential_cutoff(
-    alpha: float, power: float, factor: Array, tolerance: Array, covering: Array, volume: Array, d: int
+    alpha: float, power: float, factor: float, tolerance: Array, covering: Array, volume: Array, d: int
 ) -> Array:
     """Cut-off of a plain lattice sum of factor exp(-alpha r)/r^power whose proven tail is at most ``tolerance``."""
     constant = np.log(factor * (UNIT_BALL[d] / volume) / tolerance)

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ase_potnet.lattice.plan import Plan, prefactors
 from ase_potnet.lattice.potentials.base import Decomposition

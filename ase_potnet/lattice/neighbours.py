@@ -31,14 +31,15 @@ def sum_over_neighbours(bucket: Bucket, sources: Tensor, terms: RadialTerms, fie
     cutoff2 = bucket.squared_cutoff()
     total = sources.new_zeros(4 if field else 1, len(terms.primitives), n_structures, n, n_channels)
     blocks = list(_blocks(n_structures, n, images.shape[2]))
-    work = _Workspace(sources, max((b.stop - b.start) * (r.stop - r.start) * (n - r.start) for b, r in blocks), images.shape[2])
+    n_pairs = max((some.stop - some.start) * (rows.stop - rows.start) * (n - rows.start) for some, rows in blocks)
+    work = _Workspace(sources, n_pairs, images.shape[2])
     for some, rows in blocks:
         vectors = _vectors(bucket, some, rows, work)  # (3, s, I, J)
         shape = vectors.shape[1:]
         entry, image = _search(bucket, vectors.detach(), images[:, some].detach(), cutoff2[some], some, work)
         edges = [vector.reshape(-1).index_select(0, entry) for vector in vectors]
         if images.shape[2] > 1:  # image 0 is the origin
-            edges = [v + n.reshape(-1).index_select(0, image) for v, n in zip(edges, images[:, some], strict=True)]
+            edges = [v + m.reshape(-1).index_select(0, image) for v, m in zip(edges, images[:, some], strict=True)]
         x = edges[0] * edges[0] + edges[1] * edges[1] + edges[2] * edges[2]  # (E,)
         if len(x) and float(x.detach().min()) < 1e-20:
             raise ValueError("positions must differ, got two atoms of a structure at the same place")

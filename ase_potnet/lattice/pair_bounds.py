@@ -52,7 +52,8 @@ def pair_bounds(
             sizes[:, members] += largest
             if plan.d in (1, 2) and plan.split:
                 rule = partial_fourier(bucket, decomposition)
-                real[np.ix_(plan.split, members)] += (rule.rule.error * float(rule.prefactor))[:, None]
+                for k, error in zip(plan.split, rule.rule.error, strict=True):
+                    real[k, members] += error * float(rule.prefactor)
         condition = np.array([[2 + 2 * abs(p.p)] for p in decomposition.primitives])
         total = unit * (tails + real + _ROUNDING * epsilon * condition * sizes)
         bounds[plan.index] = (matrix @ total).T
@@ -88,7 +89,8 @@ def _sum_terms(waves: Ragged, dual: Array, alpha: Array, index: float) -> Array:
     vectors = math.pi * np.einsum("md,mdx->mx", waves.points, dual[structure])
     x = (vectors * vectors).sum(axis=1) + 0.25 * alpha[structure] ** 2
     values = exponential_integral((index,), torch.from_numpy(x))[0].numpy()
-    return np.bincount(structure, weights=values, minlength=len(alpha))
+    sums: Array = np.bincount(structure, weights=values, minlength=len(alpha)).astype(np.float64)
+    return sums
 
 
 def _real_terms(
@@ -97,7 +99,7 @@ def _real_terms(
     """Real-space terms left out (largest over the pairs), and the largest sum taken. Reduced units. (p, S) each"""
     plan = bucket.plan
     sums = real_space_sums(bucket, decomposition, bucket.squared_cutoff())  # (S, p, P)
-    largest = sums.abs().amax(2).numpy().T if sums.device.type == "cpu" else sums.abs().amax(2).cpu().numpy().T
+    largest = sums.abs().amax(2).cpu().numpy().T
     if plan.d == 0:
         return np.zeros_like(largest), largest
     margin = np.full(len(plan.index), _MARGIN)

@@ -99,14 +99,25 @@ def mixture_quadrature(
     with np.errstate(divide="ignore"):
         constant = np.where(screened | (power[:, 0] == 0), 0.0, 1 / power[:, 0])
     return MixtureQuadrature(
-        *(torch.from_numpy(x) for x in (t, w, t_zero, w_zero, constant)), error=2 * (error * (2 * len(k2) + 1) + zero_error)
+        nodes=torch.from_numpy(t),
+        weights=torch.from_numpy(w),
+        zero_nodes=torch.from_numpy(t_zero),
+        zero_weights=torch.from_numpy(w_zero),
+        zero_constant=torch.from_numpy(constant),
+        error=2 * (error * (2 * len(k2) + 1) + zero_error),
     )
 
 
 def to_like(rule: MixtureQuadrature, like: Tensor) -> MixtureQuadrature:
     """The quadrature with the dtype and device of ``like``."""
-    names = ("nodes", "weights", "zero_nodes", "zero_weights", "zero_constant")
-    return MixtureQuadrature(**{name: getattr(rule, name).to(like) for name in names}, error=rule.error)
+    return MixtureQuadrature(
+        nodes=rule.nodes.to(like),
+        weights=rule.weights.to(like),
+        zero_nodes=rule.zero_nodes.to(like),
+        zero_weights=rule.zero_weights.to(like),
+        zero_constant=rule.zero_constant.to(like),
+        error=rule.error,
+    )
 
 
 def partial_fourier(bucket: Bucket, decomposition: Decomposition) -> PartialFourier:

@@ -115,7 +115,8 @@ class _ImageSum(torch.autograd.Function):
         vectors, images, *kept = ctx.saved_tensors
         n_primitives = len(ctx.terms.primitives)
         stride = 2 + n_primitives
-        grad_vectors, grad_images = [], {}
+        grad_vectors: list[Tensor] = []
+        grad_images: dict[int, Tensor] = {}
         widest = max((b.stop - b.start) * (p.stop - p.start) for b, p in ctx.pieces) * images.shape[2]
         work = vectors.new_empty(0 if torch.is_grad_enabled() else widest)
         for number, (some, pairs) in enumerate(ctx.pieces):

@@ -12,7 +12,6 @@ from ase_potnet.lattice.special import exponential_integral
 
 _CHUNK = 1 << 16  # values held at a time: stays in cache
 _KEPT = 1 << 20  # phases of a batch up to which its plane waves are kept for the backward pass
-_WAVE_CHUNK = 1 << 19  # plane-wave values of a site sum held at a time
 
 
 def fourier_weights(
@@ -132,77 +131,3 @@ class _Memory:
 def sum_over_waves(positions: Tensor, waves: Tensor, weights: Tensor) -> Tensor:
     """sum_k w_k cos(k (r_i - r_j)) for positions (B, N, 3), waves (B, 3, M), weights (B, n, M) -> (B, n, N, N)."""
     return _WaveSum.apply(positions, waves, weights)
-
-
-def _source_chunk(positions: Tensor, waves: Tensor, weights: Tensor, sources: Tensor, field: bool) -> Tensor:
-    """Potentials (and fields) of some wave vectors through their structure factors. (B, N, 1 or 4, n, C)"""
-    n_batch, n_atoms, n_channels = sources.shape
-    n_waves, n_weights = waves.shape[2], weights.shape[1]
-    basis = plane_waves(positions, waves)  # (B, N, 2M)
-    factors = torch.bmm(basis.transpose(1, 2), sources)  # (B, 2M, C)
-    doubled = torch.cat((weights, weights), dim=2).transpose(1, 2)  # (B, 2M, n)
-    columns = (doubled[..., None] * factors[:, :, None]).reshape(n_batch, 2 * n_waves, 1, -1)  # (B, 2M, 1, n C)
-    if field:
-        # minus the gradient of cos(k r) C + sin(k r) S is k (sin(k r) C - cos(k r) S)
-        turned = torch.cat((-columns[:, n_waves:], columns[:, :n_waves]), dim=1)
-        along = torch.cat((waves, waves), dim=2).transpose(1, 2)[..., None]  # (B, 2M, 3, 1)
-        columns = torch.cat((columns, along * turned), dim=2)  # (B, 2M, 4, n C)
-    return torch.bmm(basis, columns.reshape(n_batch, 2 * n_waves, -1)).view(
-        n_batch, n_atoms, -1, n_weights, n_channels
-    )
-
-
-class _SourceWaveSum(torch.autograd.Function):
-    """The sum of ``_source_chunk`` over chunks of wave vectors, recomputed in the backward pass: bounded memory."""
-
-    @staticmethod
-    def forward(ctx, positions, waves, weights, sources, field):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(positions, waves, weights, sources)
-        ctx.field = field
-        return _sum_source_chunks(positions, waves, weights, sources, field)
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        inputs = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled():
-            inputs = _aliases(*inputs)
-            wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
-            found = iter(torch.autograd.grad(_sum_source_chunks(*inputs, ctx.field), wanted, grad, create_graph=True))
-            return *(next(found) if need else None for need in needed), None
-        positions, waves, weights, sources = inputs
-        totals = [torch.zeros_like(x) if need else None for x, need in zip(inputs, needed, strict=True)]
-        for part in _wave_chunks(sources, waves, weights):
-            with torch.enable_grad():
-                pieces = [
-                    x.detach().requires_grad_(need)
-                    for x, need in zip((positions, waves[:, :, part], weights[:, :, part], sources), needed, strict=True)
-                ]
-                wanted = [x for x, need in zip(pieces, needed, strict=True) if need]
-                found = iter(torch.autograd.grad(_source_chunk(*pieces, ctx.field), wanted, grad))
-            for place, (total, need) in enumerate(zip(totals, needed, strict=True)):
-                if need:
-                    (total[:, :, part] if place in (1, 2) else total).add_(next(found))
-        return *totals, None
-
-
-def _sum_source_chunks(positions: Tensor, waves: Tensor, weights: Tensor, sources: Tensor, field: bool) -> Tensor:
-    total = None
-    for part in _wave_chunks(sources, waves, weights):
-        chunk = _source_chunk(positions, waves[:, :, part], weights[:, :, part], sources, field)
-        total = chunk if total is None else total + chunk
-    return total  # type: ignore[return-value]
-
-
-def _wave_chunks(sources: Tensor, waves: Tensor, weights: Tensor) -> list[slice]:
-    n_batch, n_atoms, _ = sources.shape
-    step = max(64, _WAVE_CHUNK // (2 * n_batch * n_atoms))
-    return [slice(start, start + step) for start in range(0, max(1, waves.shape[2]), step)]
-
-
-def sum_sources_over_waves(positions: Tensor, waves: Tensor, weights: Tensor, sources: Tensor, field: bool) -> Tensor:
-    """sum_k w_k sum_j cos(k (r_i - r_j)) q_j, and minus its gradient at r_i, through structure factors.
-
-    positions (B, N, 3), waves (B, 3, M), weights (B, n, M), sources (B, N, C) -> (B, N, 1 or 4, n, C).
-    """
-    return _SourceWaveSum.apply(positions, waves, weights, sources, field)

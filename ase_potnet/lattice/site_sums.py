@@ -113,7 +113,7 @@ def _has_matrix(n_atoms: Any, n_channels: int, field: bool) -> Any:
 
 
 class _site_costs:
-    """Cost model in ns, measured: an edge with its share of the search; a wave of an atom (products for each channel)."""
+    """Cost model in ns, measured: an edge with its share of the search; a wave of an atom (products per channel)."""
 
     def __init__(self, n_channels: int, field: bool) -> None:
         self.n_channels, self.field = n_channels, field
@@ -176,7 +176,9 @@ def _long_range_sums(bucket: Bucket, charges: Tensor, decomposition: Decompositi
         long = _partial_sums(bucket, charges, decomposition, field)
         constant = bucket.logarithms(decomposition)
     if len(split) < n_primitives:
-        columns = [long[:, :, :, split.index(k)] if k in split else torch.zeros_like(long[:, :, :, 0]) for k in range(n_primitives)]
+        columns = [torch.zeros_like(long[:, :, :, 0])] * n_primitives
+        for place, k in enumerate(split):
+            columns[k] = long[:, :, :, place]
         long = torch.stack(columns, dim=3)
     rest = constant[:, None, :, None] * charges.sum(1)[:, None, None, :] - own
     return torch.cat((long[:, :, :1] + rest[:, :, None], long[:, :, 1:]), dim=2)

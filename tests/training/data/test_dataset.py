@@ -78,7 +78,7 @@ def test_join_gives_suffixes_and_groups() -> None:
     assert [record.group for record in twice] == ["a", "b", "c"] * 2
     assert twice.skipped == {"gap": 2, "e": 0}
     assert len(twice.broken) == 2
-    assert join([twice, data]).ids[-1] == "c#3" or len(set(join([twice, data]).ids)) == 9
+    assert join([twice, data]).ids[6:] == ["a#3", "b#3", "c#3"]
 
 
 def test_labels() -> None:
