@@ -181,7 +181,9 @@ def memory(n: int) -> None:
     elapsed = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"\n`site_sums` with field, {n} atoms, three potentials, 1e-8: {elapsed:.2f} s, ", end="")
-    print(f"peak memory of the process {peak / 2**20:.2f} GiB, {max(0, peak - before) / 2**20:.2f} GiB more than before.")
+    print(
+        f"peak memory of the process {peak / 2**20:.2f} GiB, {max(0, peak - before) / 2**20:.2f} GiB more than before."
+    )
 
 
 def main() -> None:

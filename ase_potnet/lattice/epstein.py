@@ -83,6 +83,8 @@ def epstein_zeta(
     long = _wave_sum(power, inside, lattice, dual, shift, float(cutoffs[1]), d, scale)
     origin = ((inside.detach() ** 2).sum(1) < 1e-20).to(inside)
     total = factor * (real + long - origin / p)
+    if not shift.any():
+        total = torch.complex(total.real, torch.zeros_like(total.real))  # waves come in pairs k, -k
     return (total * _unit_phase(turns @ torch.from_numpy(shift).to(cell))).reshape(displacement.shape[:-1])
 
 

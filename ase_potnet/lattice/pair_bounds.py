@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ase_potnet.lattice.bounds import lattice_tail
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
+from ase_potnet.lattice.pair_vectors import distinct_pairs, pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier
 from ase_potnet.lattice.plan import Plan, Ragged, lattice_images, mixture_tails, prefactors, wave_vectors
 from ase_potnet.lattice.potentials.base import Decomposition
@@ -29,7 +30,7 @@ Array = NDArray[np.float64]
 RealSpaceSums = Callable[[Bucket, Decomposition, Tensor], Tensor]
 
 _MARGIN = 1.0  # how far beyond the Gaussian cut-offs terms are looked at, reduced units
-_ROUNDING = 8  # multiples of the machine epsilon; 1/r^n passes on n times the relative error of r
+_ROUNDING = 8  # multiples of the machine epsilon, for every operation on a term
 
 
 @torch.no_grad()
@@ -44,20 +45,42 @@ def pair_bounds(
     for plan in plans:
         unit = np.stack([p.norm * plan.scale ** (2 * p.p) for p in decomposition.primitives])  # (p, S)
         tails, sizes = _wave_terms(plan, decomposition)
-        real = np.zeros_like(tails)
+        real, conditions = np.zeros_like(tails), np.zeros_like(tails)
         for members in split_into_buckets(exact, plan):
             bucket = gather_bucket(exact, plan, members)
             left_out, largest = _real_terms(bucket, decomposition, real_space_sums)
             real[:, members] += left_out
+            conditions[:, members] = _conditions(exact, bucket, decomposition)
             sizes[:, members] += largest
             if plan.d in (1, 2) and plan.split:
                 rule = partial_fourier(bucket, decomposition)
                 for k, error in zip(plan.split, rule.rule.error, strict=True):
                     real[k, members] += error * float(rule.prefactor)
-        condition = np.array([[2 + 2 * abs(p.p)] for p in decomposition.primitives])
-        total = unit * (tails + real + _ROUNDING * epsilon * condition * sizes)
+        total = unit * (tails + real + epsilon * conditions * sizes)
         bounds[plan.index] = (matrix @ total).T
     return torch.from_numpy(bounds).to(structures.positions)
+
+
+def _conditions(structures: Structures, bucket: Bucket, decomposition: Decomposition) -> Array:
+    """Rounding of a term relative to its size and the machine epsilon: operations and coordinates. (p, S)
+
+    1/r^n passes on n times the relative error of r, exp(-alpha r) alpha times its error; the error of r is half that
+    of the coordinates as they were given. Taken at the nearest distance, reduced units.
+    """
+    plan, members = bucket.plan, bucket.members
+    nearest = np.full(len(members), np.inf)
+    if bucket.n_max > 1:
+        vectors, _ = pair_vectors(bucket, *distinct_pairs(bucket.n_max, bucket.positions.device))
+        nearest = torch.linalg.vector_norm(vectors, dim=1).amin(1).cpu().numpy()
+    if plan.d > 0:
+        nearest = np.minimum(nearest, np.sqrt((plan.basis[members] ** 2).sum(axis=2)).min(axis=1))
+    scale = plan.scale[members]
+    given = scale * structures.positions[bucket.atoms].abs().amax((1, 2)).cpu().numpy()
+    rows = [
+        _ROUNDING * (2 + 2 * abs(p.p)) + 0.5 * given * (p.alpha / scale + max(2 * p.p, 0) / nearest)
+        for p in decomposition.primitives
+    ]
+    return np.stack(rows)
 
 
 def _wave_terms(plan: Plan, decomposition: Decomposition) -> tuple[Array, Array]:
@@ -93,9 +116,7 @@ def _sum_terms(waves: Ragged, dual: Array, alpha: Array, index: float) -> Array:
     return sums
 
 
-def _real_terms(
-    bucket: Bucket, decomposition: Decomposition, real_space_sums: RealSpaceSums
-) -> tuple[Array, Array]:
+def _real_terms(bucket: Bucket, decomposition: Decomposition, real_space_sums: RealSpaceSums) -> tuple[Array, Array]:
     """Real-space terms left out (largest over the pairs), and the largest sum taken. Reduced units. (p, S) each"""
     plan = bucket.plan
     sums = real_space_sums(bucket, decomposition, bucket.squared_cutoff())  # (S, p, P)

@@ -57,13 +57,13 @@ def pair_sums(
     decomposition = decompose(potentials)  # type: ignore[arg-type]
     single = structures.positions.dtype == torch.float32
     limits = np.full(structures.n_structures, check_tolerance(tolerance))
-    plans = plan_sums(structures, decomposition, limits, _pair_costs, single)
+    plans = plan_sums(structures, decomposition, limits, pair_costs, single)
     pieces, owners = [], []
     for plan in plans:
         check_reachable(plan, decomposition, structures.positions.dtype)
         for members in split_into_buckets(structures, plan):
             bucket = gather_bucket(structures, plan, members)
-            sums = _recombine(_bucket_sums(bucket, decomposition), decomposition)
+            sums = _recombine(primitive_pair_sums(bucket, decomposition), decomposition)
             pieces.append(_flatten(bucket, sums))
             owners.append(plan.index[members])
     result = _restore_order(pieces, owners, structures)
@@ -77,7 +77,7 @@ def pair_sums(
     return result, bound[0] if structures.layout == "single" else bound
 
 
-def _pair_costs(n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
+def pair_costs(n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
     """Measured in ns: one image of one pair (distance, erfc, exp, sums), one wave vector (cos, sin, products)."""
     n = n_atoms.astype(np.float64)
     quadrature = 1.0 if d == 3 else 30.0
@@ -96,7 +96,7 @@ def _slots_of_pairs(n: int, device: torch.device) -> Tensor:
     return torch.from_numpy(slots.reshape(-1)).to(device)
 
 
-def _bucket_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
+def primitive_pair_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
     """Sums of the primitives of one bucket. (S, n_primitives, n_max, n_max)"""
     n = bucket.n_max
     sums = real_space_sums(bucket, decomposition, bucket.squared_cutoff())  # (S, n_primitives, P)

@@ -207,10 +207,7 @@ def partial_long_range_field(
         gaussian = torch.exp(-rule.nodes[q] * z2)
         products = pair_products(wave_left, wave_right, finite[q][None])[0] + zero[q][:, None, None]
         along = (2 * rule.nodes[q] * gaussian * products).unsqueeze(-1) * separation
-        across = [
-            pair_products(turned, wave_right, (finite[q] * parts.waves[axis])[None])[0]
-            for axis in range(3)
-        ]
+        across = [pair_products(turned, wave_right, (finite[q] * parts.waves[axis])[None])[0] for axis in range(3)]
         total = total + along + gaussian[None, :, :, None] * torch.stack(across, dim=-1)
     for q in range(len(rule.zero_nodes)):
         t = rule.zero_nodes[q]

@@ -200,7 +200,7 @@ def _choose_split(
     constants = constants_of(decomposition)
     costs = model(n_atoms, max(1, sum(p.alpha == 0 for p in primitives)), d)
     split = (2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d))
-    split = np.minimum(np.maximum(split, 0.8), _LARGEST_FLOAT32_SPLIT if single_precision else 10.0)
+    split = np.minimum(np.maximum(split, 0.8), _LARGEST_FLOAT32_SPLIT if single_precision else 30.0)
     length = lattices.volume ** (1 / d)
     scale = np.maximum(np.minimum(split / length, _largest_scale(constants, tolerance, single_precision)), 0.8 / length)
     factor = (constants.strength * scale ** (2 * constants.p)).max(axis=0)
@@ -330,9 +330,7 @@ def _gram_product(gram: Array, extent: tuple[int, ...], half: bool) -> Array:
     return np.maximum(length2, 0.0, out=length2)
 
 
-def _collect(
-    reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int]], NDArray[np.bool_]]
-) -> Ragged:
+def _collect(reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int]], NDArray[np.bool_]]) -> Ragged:
     """Points of the integer grids that pass ``test(extent, structures) -> (s, n_points)``, structure by structure."""
     count = np.zeros(len(reach), dtype=np.int64)
     owners, points = [], []

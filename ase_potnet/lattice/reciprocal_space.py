@@ -14,9 +14,7 @@ _CHUNK = 1 << 16  # values held at a time: stays in cache
 _KEPT = 1 << 20  # phases of a batch up to which its plane waves are kept for the backward pass
 
 
-def fourier_weights(
-    primitives: list[Primitive], alphas: list[Tensor | None], waves: Tensor, volume: Tensor
-) -> Tensor:
+def fourier_weights(primitives: list[Primitive], alphas: list[Tensor | None], waves: Tensor, volume: Tensor) -> Tensor:
     """2 H(k)/V of the long range of every primitive, the 2 standing for the pair k, -k.
 
     alphas: (B,) or None for a power law. waves: (B, 3, M) wave vectors. volume: (B,). Returns (B, n_primitives, M).

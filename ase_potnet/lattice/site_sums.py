@@ -13,8 +13,7 @@ from torch import Tensor
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
 from ase_potnet.lattice.neighbours import sum_over_neighbours
-from ase_potnet.lattice.pair_sums import _bucket_sums as bucket_sums
-from ase_potnet.lattice.pair_sums import _pair_costs as pair_costs
+from ase_potnet.lattice.pair_sums import pair_costs, primitive_pair_sums
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range, partial_long_range_field
 from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose, radial_values
@@ -50,8 +49,10 @@ def site_sums(
     Returns:
         (N, C, K), (B, N, C, K) or (T, C, K): P_i = sum_j S_ij q_j with the S_ij of ``pair_sums`` (the atom's own
         images included, the atom itself not). With ``field`` also (..., C, K, 3), in the unit of the potential
-        per Å. Differentiable to every order in sources, positions and cell. With three periodic directions the
-        cost grows as N^1.5; slabs, wires and molecules cost N^2 time in bounded memory.
+        per Å. Differentiable to every order in sources, positions and cell. Up to about a hundred atoms the matrix
+        of pairs is the fastest way and is used; beyond, it is never formed. With three periodic directions the
+        cost then grows as N^1.5 but for the search of neighbours (N^2, 10 ns a pair); slabs, wires and molecules
+        cost N^2 time in bounded memory.
 
     Raises:
         ValueError: naming the argument that is wrong.
@@ -71,7 +72,8 @@ def site_sums(
             real = torch.from_numpy(np.arange(bucket.n_max) < bucket.n_atoms[:, None]).to(flat.device)
             charges = flat[bucket.atoms] * real[..., None]  # (S, n, C)
             if _has_matrix(bucket.n_max, n_channels, field):
-                sums = (bucket_sums(bucket, decomposition) @ charges[:, None]).transpose(1, 2)[:, :, None]
+                pairs = primitive_pair_sums(bucket, decomposition)  # (S, p, n, n)
+                sums = (pairs @ charges[:, None]).transpose(1, 2)[:, :, None]
             else:
                 sums = _bucket_site_sums(bucket, charges, decomposition, field)  # (S, n, 1 or 4, p, C)
                 sums = sums * bucket.prefactors(decomposition)[:, None, None, :, None]

@@ -61,9 +61,7 @@ def _sum_plane_waves(positions: Tensor, waves: Tensor, weights: Tensor, sources:
         turned = torch.cat((-columns[:, n_waves:], columns[:, :n_waves]), dim=1)
         along = torch.cat((waves, waves), dim=2).transpose(1, 2)[..., None]  # (B, 2M, 3, 1)
         columns = torch.cat((columns, along * turned), dim=2)  # (B, 2M, 4, n C)
-    return torch.bmm(basis, columns.reshape(n_batch, 2 * n_waves, -1)).view(
-        n_batch, n_atoms, -1, n_weights, n_channels
-    )
+    return torch.bmm(basis, columns.reshape(n_batch, 2 * n_waves, -1)).view(n_batch, n_atoms, -1, n_weights, n_channels)
 
 
 def _sum_factorised(

@@ -33,9 +33,7 @@ class Structures:
         return len(self.n_atoms)
 
 
-def read_structures(
-    positions: Tensor, cell: Tensor, pbc: PeriodicFlags, batch: Tensor | None
-) -> Structures:
+def read_structures(positions: Tensor, cell: Tensor, pbc: PeriodicFlags, batch: Tensor | None) -> Structures:
     """Check the arguments of a lattice sum. Raises ValueError naming the argument."""
     _check_tensor("positions", positions)
     _check_tensor("cell", cell)

@@ -88,7 +88,7 @@ def test_site_sums(potential, pbc):
     check(site_function(cell, [potential], pbc), (q, positions, no_strain()))
 
 
-@every_pbc
+@pytest.mark.parametrize("pbc", [WIRE, (True, False, True), (False, True, False)], ids=pbc_id)
 def test_pair_sums_of_mixed_potentials(pbc):
     positions, cell, _ = system(3, 2)
     check(pair_function(cell, MIXED, pbc), (positions, no_strain()))
@@ -227,9 +227,9 @@ def test_forces_are_sources_times_field(pbc):
 )
 def test_pair_and_site_sums_have_the_same_derivatives(potentials, pbc):
     """A random functional of P and F, its derivatives and those along a direction, by both ways."""
-    positions, cell, q = system(12, 3)
+    positions, cell, q = system(12, 2)
     strain = no_strain()
-    weights = torch.randn(3, len(potentials), 4, dtype=torch.float64)
+    weights = torch.randn(2, len(potentials), 4, dtype=torch.float64)
     directions = [torch.randn_like(x) for x in (positions, strain, q)]
 
     def derivatives(potential, field):
@@ -242,7 +242,7 @@ def test_pair_and_site_sums_have_the_same_derivatives(potentials, pbc):
     by_pairs = torch.einsum("ijk,jc->ik", pairs, q)
     own = [
         [torch.autograd.grad(by_pairs[i, k], positions, create_graph=True)[0][i] for k in range(len(potentials))]
-        for i in range(3)
+        for i in range(2)
     ]
     # by the strained position x (1 + strain), not by x
     field = -torch.stack([torch.stack(row) for row in own]) @ torch.linalg.inv(torch.eye(3) + strain).T

@@ -51,9 +51,7 @@ def test_extremes_of_the_tolerance(dtype):
     positions, cell = random_crystal(7)
     exact = pair_sums(positions, cell, POTENTIALS, tolerance=1e-12)
     for tolerance in (1.0, 2e-5 if dtype == torch.float32 else 1e-11):
-        sums, bound = pair_sums(
-            positions.to(dtype), cell.to(dtype), POTENTIALS, tolerance=tolerance, return_bound=True
-        )
+        sums, bound = pair_sums(positions.to(dtype), cell.to(dtype), POTENTIALS, tolerance=tolerance, return_bound=True)
         assert ((sums.double() - exact).abs().amax((0, 1)) <= bound.double() + 1e-12).all()
 
 
