@@ -1,0 +1,8 @@
+"""Settings of every test."""
+
+from __future__ import annotations
+
+import torch
+
+# the systems are tiny: a second thread only waits, and two test processes with two threads each crawl
+torch.set_num_threads(1)
