@@ -118,10 +118,6 @@ class Bucket:
         vectors = torch.bmm(self.lattice.transpose(1, 2), self._tensor(points))
         return vectors if present is None else vectors + self._tensor(np.where(present, 0.0, FAR_AWAY))[:, None]
 
-    def image_points(self) -> Tensor:
-        """The same lattice points as integers (stored as floats). (S, d, M)"""
-        return self._tensor(_padded(self.plan.images, self.members)[0])
-
     def waves(self) -> tuple[Tensor, Tensor | None]:
         """Wave vectors (S, 3, M), and (S, M) ones and zeros where some are padding (None without padding)."""
         points, present = _padded(self.plan.waves, self.members)

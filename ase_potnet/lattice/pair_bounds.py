@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ase_potnet.lattice.bounds import lattice_tail
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
-from ase_potnet.lattice.pair_vectors import distinct_pairs, pair_vectors
+from ase_potnet.lattice.pair_vectors import pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier
 from ase_potnet.lattice.plan import Plan, Ragged, lattice_images, mixture_tails, prefactors, wave_vectors
 from ase_potnet.lattice.potentials.base import Decomposition
@@ -70,8 +70,7 @@ def _conditions(structures: Structures, bucket: Bucket, decomposition: Decomposi
     plan, members = bucket.plan, bucket.members
     nearest = np.full(len(members), np.inf)
     if bucket.n_max > 1:
-        vectors, _ = pair_vectors(bucket, *distinct_pairs(bucket.n_max, bucket.positions.device))
-        nearest = torch.linalg.vector_norm(vectors, dim=1).amin(1).cpu().numpy()
+        nearest = torch.linalg.vector_norm(pair_vectors(bucket), dim=1).amin(1).cpu().numpy()
     if plan.d > 0:
         nearest = np.minimum(nearest, np.sqrt((plan.basis[members] ** 2).sum(axis=2)).min(axis=1))
     scale = plan.scale[members]

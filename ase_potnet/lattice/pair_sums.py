@@ -121,7 +121,7 @@ def primitive_pair_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
 
 def real_space_sums(bucket: Bucket, decomposition: Decomposition, cutoff2: Tensor) -> Tensor:
     """Real-space part of the distinct pairs of one bucket, reduced units. (S, n_primitives, P)"""
-    vectors, _ = pair_vectors(bucket, *distinct_pairs(bucket.n_max, bucket.positions.device))
+    vectors = pair_vectors(bucket)
     vectors = torch.cat((vectors.new_zeros(len(vectors), 3, 1), vectors), dim=2)  # the self pair first
     return sum_over_images(vectors, bucket.images(), cutoff2, bucket.terms(decomposition), omit_origin=True)
 
