@@ -45,6 +45,7 @@ class MixtureQuadrature:
     error: Array  # (n,) measured against a much finer rule, per unit prefactor
 
 
+_VALUES = 1 << 17  # values over nodes, potentials and pairs held at a time
 _RULES = (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 200, 256)
 
 
@@ -173,47 +174,57 @@ def partial_long_range(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
     left, right: positions (I, 3) and their components along the non-periodic directions (I, 3).
     Returns (n, I, J).
     """
-    separation = left[1][:, None, :] - right[1][None, :, :]
-    z2 = separation[..., 0] ** 2 + separation[..., 1] ** 2 + separation[..., 2] ** 2  # (I, J)
-    wave_left = plane_waves(left[0][None], parts.waves[None])
-    wave_right = plane_waves(right[0][None], parts.waves[None])
+    _, z2 = _separation(left, right)
+    waves_left, waves_right = (plane_waves(side[0][None], parts.waves[None]) for side in (left, right))
     finite, zero = parts.node_weights()
-    rule = parts.rule
+    rule, shape = parts.rule, (-1, len(parts.alphas), *z2.shape)
     total = (parts.prefactor * rule.zero_constant)[:, None, None].expand(-1, *z2.shape)
-    for q in range(len(rule.nodes)):
-        products = pair_products(wave_left, wave_right, finite[q][None])[0]  # (n, I, J)
-        total = total + torch.exp(-rule.nodes[q] * z2) * (products + zero[q][:, None, None])
-    for q in range(len(rule.zero_nodes)):
-        weight = parts.prefactor * rule.zero_weights[:, q]
-        total = total + weight[:, None, None] * torch.expm1(-rule.zero_nodes[q] * z2)
-    return total
+    for some in _node_chunks(parts, z2.shape, 1):
+        products = pair_products(waves_left, waves_right, finite[some].flatten(0, 1)[None]).view(shape)  # (q, n, I, J)
+        gaussians = torch.exp(-rule.nodes[some, None, None] * z2)  # (q, I, J)
+        total = total + (gaussians[:, None] * (products + zero[some][..., None, None])).sum(0)
+    decays = torch.expm1(-rule.zero_nodes[:, None, None] * z2)  # (Z, I, J)
+    return total + torch.tensordot(parts.prefactor * rule.zero_weights, decays, 1)
 
 
 def partial_long_range_field(
     left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], parts: PartialFourier
 ) -> Tensor:
     """Minus the gradient of ``partial_long_range`` with respect to the left positions. Returns (n, I, J, 3)."""
-    separation = left[1][:, None, :] - right[1][None, :, :]
-    z2 = separation[..., 0] ** 2 + separation[..., 1] ** 2 + separation[..., 2] ** 2
-    wave_left = plane_waves(left[0][None], parts.waves[None])
-    wave_right = plane_waves(right[0][None], parts.waves[None])
-    n_waves = parts.waves.shape[1]
+    separation, z2 = _separation(left, right)
+    waves_left, waves_right = (plane_waves(side[0][None], parts.waves[None]) for side in (left, right))
     # d/dr_i [cos|sin]_i = [-sin|cos]_i k, so minus the gradient pairs [sin|-cos]_i with [cos|sin]_j
-    turned = torch.cat((wave_left[..., n_waves:], -wave_left[..., :n_waves]), dim=2)
+    cosine, sine = waves_left.split(parts.waves.shape[1], dim=2)
+    turned = torch.cat((sine, -cosine), dim=2)
     finite, zero = parts.node_weights()
-    rule = parts.rule
-    total = z2.new_zeros(len(parts.alphas), *z2.shape, 3)
-    for q in range(len(rule.nodes)):
-        gaussian = torch.exp(-rule.nodes[q] * z2)
-        products = pair_products(wave_left, wave_right, finite[q][None])[0] + zero[q][:, None, None]
-        along = (2 * rule.nodes[q] * gaussian * products).unsqueeze(-1) * separation
-        across = [pair_products(turned, wave_right, (finite[q] * parts.waves[axis])[None])[0] for axis in range(3)]
-        total = total + along + gaussian[None, :, :, None] * torch.stack(across, dim=-1)
-    for q in range(len(rule.zero_nodes)):
-        t = rule.zero_nodes[q]
-        weight = parts.prefactor * rule.zero_weights[:, q] * 2 * t
-        total = total + (weight[:, None, None] * torch.exp(-t * z2)).unsqueeze(-1) * separation
-    return total
+    rule, n = parts.rule, len(parts.alphas)
+    along = z2.new_zeros(n, *z2.shape)  # coefficient of the separation
+    across = z2.new_zeros(n, 3, *z2.shape)
+    for some in _node_chunks(parts, z2.shape, 4):
+        nodes = rule.nodes[some, None, None]
+        gaussians = torch.exp(-nodes * z2)  # (q, I, J)
+        products = pair_products(waves_left, waves_right, finite[some].flatten(0, 1)[None]).view(-1, n, *z2.shape)
+        along = along + ((2 * nodes * gaussians)[:, None] * (products + zero[some][..., None, None])).sum(0)
+        weights = finite[some][:, :, None] * parts.waves  # (q, n, 3, M)
+        slopes = pair_products(turned, waves_right, weights.flatten(0, 2)[None]).view(-1, n, 3, *z2.shape)
+        across = across + (gaussians[:, None, None] * slopes).sum(0)
+    decays = torch.exp(-rule.zero_nodes[:, None, None] * z2)
+    along = along + torch.tensordot(2 * parts.prefactor * rule.zero_weights * rule.zero_nodes, decays, 1)
+    return along[..., None] * separation + across.permute(0, 2, 3, 1)
+
+
+def _separation(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Separations along the non-periodic directions (I, J, 3) and their squares (I, J)."""
+    separation = left[1][:, None, :] - right[1][None, :, :]
+    return separation, separation[..., 0] ** 2 + separation[..., 1] ** 2 + separation[..., 2] ** 2
+
+
+def _node_chunks(parts: PartialFourier, shape: tuple[int, ...], n_products: int) -> list[slice]:
+    """Nodes to take together: few calls for small systems, bounded memory for large ones."""
+    width = n_products * len(parts.alphas) * shape[0] * max(shape[1], 2 * parts.waves.shape[1])
+    step = max(1, _VALUES // max(1, width))
+    n_nodes = len(parts.rule.nodes)
+    return [slice(start, min(start + step, n_nodes)) for start in range(0, n_nodes, step)]
 
 
 def legendre(n: int, lower: float, upper: float) -> tuple[Array, Array]:
