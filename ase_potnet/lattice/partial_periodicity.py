@@ -194,8 +194,8 @@ def partial_long_range_field(
     separation, z2 = _separation(left, right)
     waves_left, waves_right = (plane_waves(side[0][None], parts.waves[None]) for side in (left, right))
     # d/dr_i [cos|sin]_i = [-sin|cos]_i k, so minus the gradient pairs [sin|-cos]_i with [cos|sin]_j
-    cosine, sine = waves_left.split(parts.waves.shape[1], dim=2)
-    turned = torch.cat((sine, -cosine), dim=2)
+    n_waves = parts.waves.shape[1]
+    turned = torch.cat((waves_left[..., n_waves:], -waves_left[..., :n_waves]), dim=2)
     finite, zero = parts.node_weights()
     rule, n = parts.rule, len(parts.alphas)
     along = z2.new_zeros(n, *z2.shape)  # coefficient of the separation
