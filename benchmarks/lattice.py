@@ -199,10 +199,10 @@ def main() -> None:
     repeats = 3 if quick else 15
     machine = platform.processor() or platform.machine()
     print(f"{machine}, one thread, torch {torch.__version__}, float64, set-up included.")
+    memory(500 if quick else 2000)  # first: a child process inherits the peak of its parent
     mixed_table(pair_table(repeats), repeats)
     site_table(3 if quick else 7, (20, 80) if quick else (20, 80, 320, 640))
     bound_table(5 if quick else 40)
-    memory(500 if quick else 2000)
 
 
 if __name__ == "__main__":
