@@ -16,14 +16,14 @@ from ase_potnet.lattice.neighbours import sum_over_neighbours
 from ase_potnet.lattice.pair_sums import pair_costs, primitive_pair_sums
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range, partial_long_range_field
 from ase_potnet.lattice.plan import Costs, plan_sums
-from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose, radial_values
+from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
 from ase_potnet.lattice.real_space import sum_over_images
 from ase_potnet.lattice.reciprocal_space import fourier_weights
 from ase_potnet.lattice.source_waves import sum_sources_over_waves
 from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
 
 _FEW_ATOMS = 40  # cos and sin of every wave up to here, factorised plane waves above (about)
-_ROWS = 1 << 18  # pair values of a slab, wire or molecule held at a time
+_ROWS = 1 << 18  # pair values of a slab or wire held at a time
 
 
 def site_sums(
@@ -135,12 +135,9 @@ class _site_costs:
 
 def _bucket_site_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
     """Sums of the primitives, reduced units; the field follows the potential. (S, n_max, 1 or 4, n_primitives, C)"""
-    if bucket.plan.d == 0:
-        sums = _molecule_sums(bucket, charges, decomposition, field)
-    else:
-        sums = _real_space_sums(bucket, charges, decomposition, field)
-        if bucket.plan.split:
-            sums = sums + _long_range_sums(bucket, charges, decomposition, field)
+    sums = _real_space_sums(bucket, charges, decomposition, field)
+    if bucket.plan.split:
+        sums = sums + _long_range_sums(bucket, charges, decomposition, field)
     if not field:
         return sums
     # the field is a derivative with respect to a length: back to Å
@@ -211,31 +208,3 @@ def _partial_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition,
             columns.append(torch.einsum("pijx,jc->pixc", gradient, q))
         rows.append(torch.cat(columns, dim=2).permute(1, 2, 0, 3))
     return torch.cat(rows)[None]
-
-
-def _molecule_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
-    """No periodic direction: the plain sum over all pairs, a block of rows at a time."""
-    terms = bucket.terms(decomposition)
-    results = []
-    for s, n_atoms in enumerate(bucket.n_atoms.tolist()):
-        positions, q = bucket.positions[s, :n_atoms], charges[s, :n_atoms]
-        alphas = tuple(None if alpha is None else alpha[s] for alpha in terms.alphas)
-        rows = []
-        for some in _row_chunks(n_atoms, 4 * len(terms.primitives)):
-            row = torch.arange(n_atoms, device=positions.device)[some]
-            separation = positions[None] - positions[some, None]  # (I, J, 3)
-            other = row[:, None] != torch.arange(n_atoms, device=row.device)
-            pairs = separation[other]  # (E, 3): no zero distance enters
-            x = (pairs**2).sum(-1)
-            if len(x) and float(x.detach().min()) < 1e-20:
-                raise ValueError("positions must differ, got two atoms at the same place")
-            values = radial_values(terms.primitives, terms.complete, alphas, x)[:, :, None]  # (p, E, 1)
-            if field:
-                slopes = radial_values(terms.primitives, terms.complete, alphas, x, order=1)
-                values = torch.cat((values, -2 * slopes[:, :, None] * pairs), dim=2)  # (p, E, 4)
-            charge = q.expand(len(row), -1, -1)[other].view(len(row), -1, q.shape[1])  # (I, J-1, C)
-            weights = values.view(len(values), len(row), n_atoms - 1, values.shape[2])
-            rows.append(torch.einsum("pijo,ijc->iopc", weights, charge))
-        block = torch.cat(rows)
-        results.append(torch.nn.functional.pad(block, (0, 0, 0, 0, 0, 0, 0, bucket.n_max - n_atoms)))
-    return torch.stack(results)

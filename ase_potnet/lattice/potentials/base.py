@@ -78,10 +78,6 @@ class Primitive(Potential):
         """True at the pole p = d/2 of the Epstein zeta function, where the k = 0 term becomes ln(eta)."""
         return self.alpha == 0.0 and 2 * self.p == n_periodic
 
-    def converges(self, n_periodic: int) -> bool:
-        """Whether the plain lattice sum converges absolutely (otherwise it is an analytic continuation)."""
-        return self.alpha > 0.0 or 2 * self.p > n_periodic
-
 
 class _RadialValues(torch.autograd.Function):
     """(-d/dx)^order of several reduced potentials at x = r^2, differentiable to every order."""
