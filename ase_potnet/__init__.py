@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ase_potnet import lattice
+    from ase_potnet import graph, lattice
 
     __version__: str
 
-__all__ = ["__version__", "lattice"]
+__all__ = ["__version__", "graph", "lattice"]
 
-_SUBMODULES = frozenset({"lattice"})
+_SUBMODULES = frozenset({"graph", "lattice"})
 
 
 def __getattr__(name: str) -> Any:

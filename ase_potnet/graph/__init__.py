@@ -1,0 +1,20 @@
+"""Structures to batched tensors on the device: neighbours within a cut-off, nearest neighbours, complete edges."""
+
+from ase_potnet.graph.atoms_batch import AtomsBatch, Structure, batch_structures
+from ase_potnet.graph.complete import CompleteEdges, complete_edges
+from ase_potnet.graph.graph import Graph, build_graph
+from ase_potnet.graph.nearest import nearest_edges
+from ase_potnet.graph.neighbours import Edges, local_edges
+
+__all__ = [
+    "AtomsBatch",
+    "CompleteEdges",
+    "Edges",
+    "Graph",
+    "Structure",
+    "batch_structures",
+    "build_graph",
+    "complete_edges",
+    "local_edges",
+    "nearest_edges",
+]
