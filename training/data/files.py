@@ -1,4 +1,4 @@
-"""Reading files piece by piece: compressed or not, with a progress bar, JSON arrays element by element."""
+"""Reading files: text compressed or not, with a progress bar; JSON arrays element by element; .npz archives."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 Progress = bool | Literal["always"]  # True: a bar if stderr is a terminal
 T = TypeVar("T")
@@ -148,3 +151,22 @@ def iter_json(stream: TextIO, name: str = "JSON") -> Iterator[Any]:
             more = stream.read(chunk)
             ended, chunk = not more, 2 * chunk
             text, read, at = text[at:] + more, read + at, 0
+
+
+def read_npz(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz file; reading them all checks the archive's checksums.
+
+    Raises:
+        ValueError: the file is damaged or truncated, holds Python objects, or lacks one of the keys.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path}: damaged, truncated or no .npz file ({error})") from error
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise ValueError(f"{path}: no array {', '.join(missing)}; there are {', '.join(arrays) or 'none'}")
+    return arrays

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .ase_db import read_ase_db
+from .cells_npz import read_cells_npz
 from .cif_csv import csv_rows, read_cif_csv
 from .collect import ID_KEYS
 from .dataset import Dataset, join
 from .extxyz import read_extxyz
-from .files import Progress, iter_json, open_text, plain_suffix
+from .files import Progress, iter_json, open_text, plain_suffix, read_npz
 from .jarvis import read_jarvis
+from .label_shards import is_label_folder, read_label_shards
 from .leaderboard import read_leaderboard
 from .mp_summary import read_mp_summary
 from .structure_files import is_structure_file, read_structure_files
@@ -27,6 +29,8 @@ KINDS: dict[str, Callable[..., Dataset]] = {
     "extxyz": read_extxyz,
     "ase-db": read_ase_db,
     "structures": read_structure_files,
+    "cells-npz": read_cells_npz,
+    "labels": read_label_shards,
 }
 Spec = str | Path | Mapping[str, Any] | Sequence[Any]
 
@@ -49,7 +53,8 @@ def open_dataset(
             records are joined
         targets: names of the targets to keep; None keeps every field with a number. Values that are missing, 'na',
             NaN or infinite are left out of `Record.targets` and counted in `Dataset.skipped`.
-        kind: jarvis, leaderboard, cif-csv, mp-summary, extxyz, ase-db, structures, or auto: told from content and name
+        kind: jarvis, leaderboard, cif-csv, mp-summary, extxyz, ase-db, structures, cells-npz, labels, or auto: told
+            from content and name
         limit: read at most this many structures (of each source of a list)
         progress: True draws a bar if stderr is a terminal (and rich is installed), "always" in any case, False never
 
@@ -102,6 +107,8 @@ def recognise(path: Any) -> tuple[str, Any, dict[str, Any]]:
     suffix = plain_suffix(place)
     if suffix in (".aselmdb", ".lmdb"):
         return "ase-db", path, {}
+    if suffix == ".npz":
+        return _recognise_npz(place), path, {}
     if suffix in (".xyz", ".extxyz"):
         return "extxyz", path, {}
     if is_structure_file(place):
@@ -120,11 +127,25 @@ def recognise(path: Any) -> tuple[str, Any, dict[str, Any]]:
 def _recognise_folder(folder: Path) -> str:
     if (folder / "id_prop.csv").is_file():
         return "leaderboard"
+    if is_label_folder(folder):
+        return "labels"
     if any(is_structure_file(file) for file in folder.rglob("*")):
         return "structures"
     raise ValueError(
-        f"path: the folder {folder} has neither id_prop.csv nor structure files (.cif, .vasp, POSCAR*, .xyz, ...); "
-        "name the file to read"
+        f"path: the folder {folder} has neither id_prop.csv nor structure files (.cif, .vasp, POSCAR*, .xyz, ...) "
+        "nor labels (shard_*.npz); name the file to read"
+    )
+
+
+def _recognise_npz(path: Path) -> str:
+    arrays = read_npz(path, ())
+    if "energy" in arrays and "forces" in arrays:
+        return "labels"
+    if "frac" in arrays and "cell" in arrays:
+        return "cells-npz"
+    raise ValueError(
+        f"path: the .npz file {path} has neither frac and cell nor energy and forces; "
+        f"it has {', '.join(arrays) or 'nothing'}"
     )
 
 

@@ -1,0 +1,81 @@
+"""What a labelling run shows while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from ..data.files import Progress, bar_wanted
+
+LINE_SECONDS = 60.0  # between two lines where stderr is no terminal
+
+Report = Callable[[int, int], None]  # finished frames and failures among them, those of earlier runs included
+
+
+@contextlib.contextmanager
+def show(total: int, done: int, progress: Progress) -> Iterator[Report]:
+    """A function to call with numbers of finished and failed frames: draws a bar, or a line a minute on stderr
+    where that is no terminal, or nothing.
+
+    Args:
+        total: frames of the whole run
+        done: frames that earlier runs have finished
+        progress: True, "always" (a bar in any case) or False
+    """
+    if not progress:
+        yield lambda finished, failed: None
+    elif bar_wanted(progress):
+        with _bar(total, done) as report:
+            yield report
+    else:
+        yield _lines(total, done)
+
+
+@contextlib.contextmanager
+def _bar(total: int, done: int) -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
+    start = time.monotonic()
+    with Bar(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("labelling", total=total, completed=done, state="")
+
+        def report(finished: int, failed: int) -> None:
+            state = describe(total, finished, failed, finished - done, time.monotonic() - start)
+            bar.update(task, completed=finished, state=state)
+
+        yield report
+
+
+def _lines(total: int, done: int) -> Report:
+    start = last = time.monotonic()
+
+    def report(finished: int, failed: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_SECONDS:
+            last = now
+            state = describe(total, finished, failed, finished - done, now - start)
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} labelling {finished:,}/{total:,} frames, {state}\n")
+            sys.stderr.flush()
+
+    return report
+
+
+def describe(total: int, finished: int, failed: int, new: int, seconds: float) -> str:
+    """Rate, failures and remaining time as text; `new` frames took `seconds`."""
+    rate = new / seconds if seconds > 0 else 0.0
+    left = f"{clock((total - finished) / rate)} left" if rate > 0 else "? left"
+    return f"{rate:.3g} a second, {failed:,} failed, {left}"
+
+
+def clock(seconds: float) -> str:
+    """A time as text: 45 s, 12 min, 3.4 h, 2.1 d."""
+    for unit, size, limit in (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172800.0)):
+        if seconds < limit:
+            return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86400:.1f} d"
