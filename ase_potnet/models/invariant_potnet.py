@@ -14,19 +14,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ase_potnet.graph import AtomsBatch, local_edges
 from ase_potnet.models.angular import spherical_harmonics
 from ase_potnet.models.complete_channel import CompleteChannel
 from ase_potnet.models.element_features import N_FEATURES, element_features
+from ase_potnet.models.gated_messages import GatedMessages
 from ase_potnet.models.layers import (
     GaussianBasis,
     envelope,
     mean_over_atoms,
     mlp,
     read_potentials,
-    sum_over_neighbours,
     sum_tolerance,
 )
 from ase_potnet.models.neighbour_channel import NeighbourChannel
@@ -168,7 +167,8 @@ class InvariantPotNetLayer(nn.Module):
 
     def forward(self, x: Tensor, surroundings: Surroundings) -> Tensor:
         normed = self.norm(x)
-        features = [normed, self.messages(normed, surroundings)]
+        edges = (surroundings.receiver, surroundings.sender, surroundings.radial, surroundings.weight)
+        features = [normed, self.messages(normed, *edges)]
         if self.angular is not None:
             assert surroundings.neighbours is not None
             features.append(self.angular(normed, surroundings.neighbours))
@@ -176,23 +176,6 @@ class InvariantPotNetLayer(nn.Module):
             assert surroundings.complete is not None
             features.append(self.complete(normed, surroundings.complete))
         return x + self.update(torch.cat(features, dim=1))
-
-
-class GatedMessages(nn.Module):
-    """Σ_j envelope(r_ij) · σ(gate) · SiLU(message), both linear in x_i, x_j and the radial functions of r_ij."""
-
-    def __init__(self, width: int, message_width: int, n_radial: int) -> None:
-        super().__init__()
-        self.receiver = nn.Linear(width, 2 * message_width)
-        self.sender = nn.Linear(width, 2 * message_width, bias=False)
-        self.edge = nn.Linear(n_radial, 2 * message_width, bias=False)
-
-    def forward(self, x: Tensor, surroundings: Surroundings) -> Tensor:
-        receiver, sender = surroundings.receiver, surroundings.sender
-        hidden = self.receiver(x)[receiver] + self.sender(x)[sender] + self.edge(surroundings.radial)
-        gate, message = hidden.chunk(2, dim=1)  # (E, message_width) each
-        messages = torch.sigmoid(gate) * functional.silu(message) * surroundings.weight
-        return sum_over_neighbours(messages, receiver, len(x))
 
 
 class AngularInvariants(nn.Module):

@@ -1,0 +1,63 @@
+"""Forces and stress: the one place where the energy is differentiated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ase_potnet.graph import AtomsBatch
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a potential says about a batch; None where it was not asked.
+
+    energy: (B,) eV
+    energies: (T,) of the atoms, eV
+    forces: (T, 3) eV/Å
+    stress: (B, 3, 3) eV/Å^3, (1/V) dE/dε; NaN for structures that are not periodic in three directions
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor | None = None
+    stress: Tensor | None = None
+
+
+def differentiate(
+    model: nn.Module, atoms: AtomsBatch, *, forces: bool = True, stress: bool = True, create_graph: bool = False
+) -> Predictions:
+    """Energy of every structure with its derivatives with respect to positions and strain.
+
+    Args:
+        model: atoms to energies (T,).
+        create_graph: keep what a second differentiation needs (training on forces).
+    """
+    with torch.enable_grad():
+        positions, cell = atoms.positions, atoms.cell
+        wanted = []
+        if forces:
+            positions = positions.detach().requires_grad_()
+            wanted.append(positions)
+        moved = positions
+        if stress:
+            strain = torch.zeros_like(cell, requires_grad=True)
+            symmetric = 0.5 * (strain + strain.transpose(1, 2))
+            moved = positions + (positions[:, None] @ symmetric[atoms.batch])[:, 0]
+            cell = cell + cell @ symmetric
+            wanted.append(strain)
+        energies = model(atoms.moved(moved, cell))
+        energy = energies.new_zeros(atoms.n_structures).index_add(0, atoms.batch, energies)
+        slopes = torch.autograd.grad(energy.sum(), wanted, create_graph=create_graph) if wanted else ()
+    result_forces = -slopes[0] if forces else None
+    result_stress = None
+    if stress:
+        volume = torch.linalg.det(atoms.cell.detach()).abs()
+        whole = atoms.pbc.all(dim=1).to(atoms.device)
+        volume = torch.where(whole, volume, torch.nan)
+        result_stress = slopes[-1] / volume[:, None, None]
+    if not create_graph:
+        energy, energies = energy.detach(), energies.detach()
+    return Predictions(energy, energies, result_forces, result_stress)

@@ -1,0 +1,37 @@
+"""Radial functions of the local channel: Bessel functions under a smooth envelope."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def envelope(x: Tensor, p: int = 6) -> Tensor:
+    """1 at x = 0, 0 from x = 1 on, with continuous first and second derivatives there.
+
+    Source: J. Gasteiger et al., Directional message passing for molecular graphs (ICLR 2020), eq. 8.
+    """
+    x = x.clamp(max=1.0)
+    power = x**p
+    a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+    return 1 + power * (-a + x * (b - c * x))
+
+
+class RadialBasis(nn.Module):
+    """sin(n pi r / r_c) r_c / r for n = 1 ... n_radial, times ``envelope``.
+
+    Source: J. Gasteiger et al. (ICLR 2020), eq. 7.
+    """
+
+    def __init__(self, cutoff: float, n_radial: int) -> None:
+        super().__init__()
+        self.cutoff, self.n_radial = cutoff, n_radial
+
+    def forward(self, r: Tensor) -> Tensor:
+        """(..., ) Å -> (..., n_radial)"""
+        x = r / self.cutoff
+        n = math.pi * torch.arange(1, self.n_radial + 1, dtype=r.dtype, device=r.device)
+        factor = envelope(x) / x
+        return torch.sin(x[..., None] * n) * factor[..., None]
