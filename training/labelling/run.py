@@ -98,7 +98,7 @@ def label(
         recipe: none (structures as they are), default, phonon, a YAML file, or a `Recipe`
         frames, seed: in place of the recipe's own
         elements: only structures of these elements; None takes all
-        structures: read at most this many structures
+        structures: take at most this many structures
         processes: number of processes, each with a calculator of its own
         threads: of each process
         limit: stop after this time: seconds, or "90s", "30m", "2h", "1d"; frames under way are finished first
@@ -116,7 +116,8 @@ def label(
     out = Path(out)
     chosen = load_recipe(recipe, frames=frames, seed=seed)
     settings = Settings(parse_spec(calculator), chosen, out / SCRATCH)
-    dataset = source if isinstance(source, Dataset) else open_dataset(source, limit=structures, progress=progress)
+    most = structures if elements is None else None  # else the first ones of these elements, wherever they are
+    dataset = source if isinstance(source, Dataset) else open_dataset(source, limit=most, progress=progress)
     dataset = select(dataset, elements, structures)
     with Pool(settings, processes, threads) as pool, _stop_on_signals() as stop:
         origin = "a data set" if isinstance(source, Dataset) else str(source)

@@ -168,7 +168,7 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         """Release the folder. What is only in the journal stays there."""
-        for folder in sorted((self.folder / SCRATCH).glob("*")) + [self.folder / SCRATCH]:
+        for folder in (*(self.folder / SCRATCH).glob("*"), self.folder / SCRATCH):
             with contextlib.suppress(OSError):  # not empty, or not there
                 folder.rmdir()
         self._close.close()

@@ -30,20 +30,22 @@ def draw_supercell(atoms: Atoms, supercell: Supercell, max_atoms: int, rng: np.r
     counts = cell_counts(supercell, len(atoms), max_atoms)
     count = int(rng.integers(counts.start, counts.stop))
     if supercell.shape == "diagonal" or not atoms.pbc.all():
-        return atoms.repeat(diagonal_repeats(atoms, count))
+        return atoms.repeat(diagonal_repeats(atoms, counts.start, count))
     return make_supercell(atoms, near_cubic_matrix(atoms.cell.array, count, rng))
 
 
-def diagonal_repeats(atoms: Atoms, count: int) -> tuple[int, int, int]:
-    """Repeats along the cell vectors, at most `count` cells in all: the shortest vector is repeated first."""
-    repeats = np.ones(3, dtype=np.int64)
-    lengths = np.where(atoms.pbc, atoms.cell.lengths(), np.inf)
-    while True:
-        shortest = int(np.argmin(repeats * lengths))
-        repeats[shortest] += 1
-        if repeats.prod() > count:
-            repeats[shortest] -= 1
-            return int(repeats[0]), int(repeats[1]), int(repeats[2])
+def diagonal_repeats(atoms: Atoms, least: int, most: int) -> tuple[int, int, int]:
+    """Repeats along the periodic cell vectors, `least` to `most` cells in all, whose shortest vector is longest."""
+    lengths = atoms.cell.lengths()
+    best, best_length = (1, 1, 1), -1.0
+    for a in range(1, most + 1):
+        for b in range(1, most // a + 1):
+            for c in range(-(-least // (a * b)), most // (a * b) + 1):
+                repeats = np.array([a, b, c])
+                length = (repeats * lengths)[atoms.pbc].min()
+                if c and (repeats[~atoms.pbc] == 1).all() and length > best_length + 1e-9:
+                    best, best_length = (a, b, c), length
+    return best
 
 
 def near_cubic_matrix(cell: NDArray[np.float64], count: int, rng: np.random.Generator) -> Matrix:
