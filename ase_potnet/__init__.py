@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ase_potnet import graph, lattice
+    from ase_potnet.prediction import predict
+    from ase_potnet.pretrained import list_models, load_model
 
     __version__: str
 
-__all__ = ["__version__", "graph", "lattice"]
+__all__ = ["__version__", "graph", "lattice", "list_models", "load_model", "predict"]
 
 _SUBMODULES = frozenset({"graph", "lattice"})
+_HOMES = {"list_models": "pretrained", "load_model": "pretrained", "predict": "prediction"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,0 +1,157 @@
+"""The command `potnet`. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="potnet",
+    help="Networks on complete interatomic potentials of crystals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+_EXTRAS = {"lightning": "train", "pydantic": "train", "yaml": "train", "matplotlib": "train", "pymatgen": "pymatgen"}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command; what a user can mend is one line on stderr, without a traceback."""
+    try:
+        app(args=args)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        _fail(f"{error.name} is not installed: pip install 'ase-potnet[{extra}]'")
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    raise SystemExit(2)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="YAML file, or name of a packaged recipe (see --list)")] = "",
+    set_: Annotated[list[str], typer.Option("--set", "-s", help="key=value, such as data.path=jdft_3d.json")] = [],  # noqa: B006
+    restart: Annotated[bool, typer.Option(help="start over instead of going on")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the packaged recipes")] = False,
+) -> None:
+    """Train a model; run the same command again to go on after an interruption."""
+    from ase_potnet.training.recipe import load_recipe, packaged_recipes
+
+    if list_ or not recipe:
+        typer.echo("\n".join(packaged_recipes()))
+        return
+    checked = load_recipe(recipe, _overrides(set_))
+    from ase_potnet.training.run import train as run
+
+    run(checked, restart=restart)
+
+
+def _overrides(settings: list[str]) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set: wanted key=value, got {setting!r}")
+        values[key] = yaml.safe_load(value)
+    return values
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option("--model", "-m", help="packaged model or model folder")],
+    data: Annotated[list[str], typer.Option("--data", "-d", help="file, folder or pattern; may be repeated")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for CSV, JSON and picture")] = None,
+    kind: Annotated[str, typer.Option(help="of the data, if it is not recognised")] = "auto",
+    target: Annotated[list[str], typer.Option(help="name=field: what a target is called in the data")] = [],  # noqa: B006
+    split: Annotated[Path | None, typer.Option(help="JSON file with ids of train, val and test")] = None,
+    part: Annotated[str, typer.Option(help="of the split")] = "test",
+    limit: Annotated[int | None, typer.Option(help="structures at most")] = None,
+    fit_shifts: Annotated[bool, typer.Option(help="energies: first fit a shift per element to the data")] = False,
+    device: Device = "auto",
+) -> None:
+    """Errors of a model on labelled data: properties, or energies, forces and stress."""
+    from ase_potnet.training.assessment import assess
+    from ase_potnet.training.tables import assessment_table
+
+    fields = dict(_pair("--target", item) for item in target)
+    result = assess(
+        model, data if len(data) > 1 else data[0], output=output, fields=fields, kind=kind, split=split, part=part,
+        limit=limit, fit_shifts=fit_shifts, device=device,
+    )  # fmt: skip
+    typer.echo(assessment_table(result))
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{option}: wanted name=field, got {text!r}")
+    return key, value
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="structure files that ASE reads, or folders of them")],
+    property_: Annotated[str, typer.Option("--property", "-p")] = "formation_energy_per_atom",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="packaged model or model folder")] = None,
+    format_: Annotated[str, typer.Option("--format", "-f", help="table, csv or json")] = "table",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="file; default: standard output")] = None,
+    device: Device = "auto",
+) -> None:
+    """Predict a property of structures."""
+    from ase_potnet.structure_files import predict_files, write_rows
+
+    rows, unit, failures = predict_files(files, property_, model, device=device)
+    text = write_rows(rows, property_, unit, format_)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+    for failure in failures:
+        typer.echo(f"error: {failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="show the card of this model")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """List the packaged models, or show the card of one."""
+    from ase_potnet.pretrained import list_models, model_info
+
+    if name is not None:
+        typer.echo(model_info(name).card)
+        return
+    infos = [model_info(known) for known in list_models()]
+    if as_json:
+        typer.echo(json.dumps([{"name": i.name, "task": i.task, "metadata": i.metadata} for i in infos], indent=2))
+        return
+    if not infos:
+        typer.echo("This version has no packaged models; train one with `potnet train`.")
+    for info in infos:
+        typer.echo(f"{info.name}: {info.model}, predicts " + ", ".join(f"{t.name} ({t.unit})" for t in info.targets))
+        for part, metrics in info.metadata.get("metrics", {}).items():
+            for quantity, measures in metrics.items():
+                if "mae" in measures:
+                    typer.echo(f"    {part} {quantity}: MAE {measures['mae']:.4g}, {measures['count']:.0f} values")
+
+
+if __name__ == "__main__":
+    main()

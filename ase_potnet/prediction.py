@@ -1,0 +1,175 @@
+"""Properties of many structures from a trained model, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from ase_potnet.graph import Structure, batch_structures
+from ase_potnet.pretrained import ModelInfo, list_models, load_model, model_info
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MOST_STRUCTURES = 128  # of an automatic batch
+_MOST_ATOMS = 1024
+_MOST_PAIRS = 60_000  # Σ N²
+
+
+class StructureError(ValueError):
+    """A structure that cannot be predicted: its number, from 0, and why."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"structures[{index}]: {reason}")
+        self.index, self.reason = index, reason
+
+
+def predict(
+    structures: Structure | Iterable[Structure],
+    property: str = "formation_energy_per_atom",  # noqa: A002
+    model: str | Path | None = None,
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    device: torch.device | str = "auto",
+    dtype: torch.dtype | None = None,
+) -> Iterator[float]:
+    """A property of every structure, in their order, in the unit of the model's target.
+
+    Structures are read as values are taken, a batch at a time, so that a generator of any length will do.
+
+    Args:
+        structures: one or many ASE ``Atoms``, pymatgen ``Structure``, or tuples (numbers, positions, cell, pbc).
+        property: name of a target of the model.
+        model: packaged model or model folder; None: the packaged model for this property.
+        batch_size: structures of a batch; "auto": by their sizes.
+        device: "auto": a GPU if there is one.
+        dtype: of the calculation; None: that of the weights.
+
+    Raises:
+        ValueError: no such model or property, at once; a structure that cannot be read, with its number, when its
+            batch is due.
+    """
+    info = model_for(property) if model is None else model_info(model)
+    column = target_column(info, property)
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size: wanted a positive integer or 'auto', got {batch_size!r}")
+    place = pick_device(device)
+    network = load_model(info.folder, device=place, dtype=dtype)
+    values = predict_batches(network, structures, batch_size=batch_size, device=place)
+    return (float(value) for batch in values for value in batch[:, column])
+
+
+def predict_batches(
+    network: nn.Module,
+    structures: Structure | Iterable[Structure],
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    device: torch.device | str = "cpu",
+) -> Iterator[NDArray[Any]]:
+    """All targets of a property model for batch after batch, (B, n_targets) each."""
+    dtype = next(parameter.dtype for parameter in network.parameters())
+    first = 0
+    for chunk in _chunks(structures, batch_size):
+        try:
+            atoms = batch_structures(chunk, dtype=dtype, device=device)
+            with torch.no_grad():
+                values = network(atoms)
+        except ValueError:
+            _blame(network, chunk, first, dtype, device)
+            raise
+        yield values.cpu().numpy()
+        first += len(chunk)
+
+
+def model_for(property: str) -> ModelInfo:  # noqa: A002
+    """The packaged model for a property.
+
+    Raises:
+        ValueError: there is none, with the properties that there are.
+    """
+    infos = [model_info(name) for name in list_models()]
+    offered = {target.name: info for info in infos if info.task == "property" for target in info.targets}
+    if property in offered:
+        return offered[property]
+    near = get_close_matches(property, offered, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    there = f"There are models for {', '.join(offered)}." if offered else "This version has none for any property."
+    raise ValueError(f"property: no packaged model for {property!r}{hint} {there} Pass model= for one of your own.")
+
+
+def target_column(info: ModelInfo, property: str) -> int:  # noqa: A002
+    """Which output of a model a property is. Raises ValueError with the names that there are."""
+    if info.task != "property":
+        raise ValueError(f"model: {info.name} is an interatomic potential, it predicts energies: use evaluate()")
+    names = [target.name for target in info.targets]
+    if property not in names:
+        raise ValueError(f"property: the model {info.name} predicts {', '.join(names)}, got {property!r}")
+    return names.index(property)
+
+
+def pick_device(device: torch.device | str) -> torch.device:
+    """The device; "auto" is a GPU if there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device: wanted 'auto' or a device of torch such as 'cpu' or 'cuda', got {device!r}"
+        ) from error
+
+
+def _chunks(
+    structures: Structure | Iterable[Structure], batch_size: int | Literal["auto"]
+) -> Iterator[list[Structure]]:
+    """Consecutive structures that are predicted together."""
+    chunk: list[Structure] = []
+    atoms = pairs = 0
+    for structure in _many(structures):
+        size = _size(structure)
+        full = len(chunk) >= (_MOST_STRUCTURES if batch_size == "auto" else batch_size)
+        if batch_size == "auto":
+            full = full or atoms + size > _MOST_ATOMS or pairs + size * size > _MOST_PAIRS
+        if chunk and full:
+            yield chunk
+            chunk, atoms, pairs = [], 0, 0
+        chunk.append(structure)
+        atoms, pairs = atoms + size, pairs + size * size
+    if chunk:
+        yield chunk
+
+
+def _many(structures: Any) -> Iterable[Any]:
+    """One structure as a list of one."""
+    one = hasattr(structures, "get_atomic_numbers") or hasattr(structures, "atomic_numbers")
+    if isinstance(structures, tuple) and len(structures) == 4 and not any(map(_is_structure, structures)):
+        one = True
+    return [structures] if one else structures
+
+
+def _is_structure(value: Any) -> bool:
+    return hasattr(value, "get_atomic_numbers") or hasattr(value, "atomic_numbers") or isinstance(value, tuple)
+
+
+def _size(structure: Any) -> int:
+    try:
+        return len(structure[0]) if isinstance(structure, tuple) else len(structure)
+    except TypeError:
+        return 1  # of another type; batch_structures says so
+
+
+def _blame(
+    network: nn.Module, chunk: Sequence[Any], first: int, dtype: torch.dtype, device: torch.device | str
+) -> None:
+    """Raise the error of the first structure that cannot be predicted, with its number."""
+    for place, structure in enumerate(chunk):
+        try:
+            with torch.no_grad():
+                network(batch_structures([structure], dtype=dtype, device=device))
+        except ValueError as error:
+            raise StructureError(first + place, str(error).removeprefix("structures[0]").lstrip(": ")) from error

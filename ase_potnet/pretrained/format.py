@@ -1,0 +1,255 @@
+"""A model folder: weights.safetensors, config.json with their SHA-256, and CARD.md.
+
+Nothing in it is code or pickle, and nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ase_potnet.pretrained.packaged import CONFIG_FILE, find_model
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "CARD.md"
+TASKS = ("property", "energy")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One quantity that a model predicts.
+
+    name: as it is asked for, such as "formation_energy_per_atom"
+    unit: of the predicted value, such as "eV/atom"
+    field: name of the quantity in the training data; None: the same
+    """
+
+    name: str
+    unit: str = ""
+    field: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Name of the quantity in the training data."""
+        return self.field or self.name
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What config.json says about a model.
+
+    folder: where it lies
+    model: name for ``build_model``
+    config: the model's configuration
+    task: "property" (intensive values, one a target) or "energy" (energy, forces and stress)
+    targets: what it predicts, in the order of the outputs
+    metadata: of the training: data, errors, time; whatever ``save_model`` was given
+    sha256: of the weights file
+    version: of the package that wrote the folder
+    """
+
+    folder: Path
+    model: str
+    config: dict[str, Any]
+    task: str
+    targets: tuple[Target, ...]
+    sha256: str
+    version: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def card(self) -> str:
+        """The text of CARD.md."""
+        file = self.folder / CARD_FILE
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def save_model(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    targets: Iterable[Target | str] = (),
+    task: str = "property",
+    metadata: Mapping[str, Any] | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write a model folder, all of it or nothing: an existing model folder of that name is replaced at the end.
+
+    Args:
+        model: of a class that ``build_model`` knows.
+        folder: where to; its name is the model's name.
+        targets: what the model predicts, in the order of its outputs.
+        task: "property" or "energy".
+        metadata: of the training; must be JSON.
+        card: text of CARD.md; None writes one from the metadata.
+
+    Raises:
+        ValueError: naming the argument; a folder that exists and is no model folder is not touched.
+    """
+    from ase_potnet import __version__
+    from ase_potnet.models import model_name
+
+    if task not in TASKS:
+        raise ValueError(f"task: wanted one of {', '.join(TASKS)}, got {task!r}")
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+        raise ValueError(f"folder: {folder} exists and is no model folder; give another name")
+    weights = _to_bytes(model)
+    config = {
+        "format_version": FORMAT_VERSION,
+        "model": model_name(model),
+        "config": dataclasses.asdict(model.config),  # type: ignore[call-overload, arg-type]
+        "task": task,
+        "targets": [dataclasses.asdict(Target(t) if isinstance(t, str) else t) for t in targets],
+        "metadata": dict(metadata or {}),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "package_version": __version__,
+    }
+    try:
+        text = json.dumps(config, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata: wanted JSON without NaN, got something else ({error})") from error
+    _write_folder(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode(), CARD_FILE: _card(folder, config, card)})
+    return folder
+
+
+def model_info(name_or_path: str | Path) -> ModelInfo:
+    """What is known about a packaged model or a model folder. The weights are not read.
+
+    Raises:
+        ValueError: no such model, or a config.json that is damaged or of a newer format.
+    """
+    folder = find_model(name_or_path)
+    file = folder / CONFIG_FILE
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["format_version"] > FORMAT_VERSION:
+            raise ValueError(
+                f"model: {folder} has format {data['format_version']}, this version of ase_potnet reads up to "
+                f"{FORMAT_VERSION}: upgrade ase_potnet"
+            )
+        targets = tuple(Target(**target) for target in data["targets"])
+        return ModelInfo(
+            folder=folder,
+            model=data["model"],
+            config=dict(data["config"]),
+            task=data["task"],
+            targets=targets,
+            metadata=dict(data["metadata"]),
+            sha256=data["sha256"],
+            version=data["package_version"],
+        )
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"model: {file} is damaged ({type(error).__name__}: {error})") from error
+
+
+def load_model(
+    name_or_path: str | Path = "default",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """A trained model, ready to predict (in evaluation mode).
+
+    Args:
+        name_or_path: a packaged model (``list_models()``) or a folder that ``save_model`` wrote.
+        device: where its weights live.
+        dtype: of its weights; None keeps that of the file.
+
+    Raises:
+        ValueError: no such model (with the nearest name), a damaged or altered file, weights that do not fit.
+    """
+    from ase_potnet.models import build_model
+
+    info = model_info(name_or_path)
+    weights = _read_weights(info)
+    model = build_model(info.model, info.config)
+    try:
+        # the module takes the dtype of the file: assign, since copying would round float64 weights to float32
+        model.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"model: the weights in {info.folder} do not fit {info.model}: {error}") from error
+    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def _read_weights(info: ModelInfo) -> dict[str, Tensor]:
+    """The weights, after their hash has been compared."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    file = info.folder / WEIGHTS_FILE
+    if not file.is_file():
+        raise ValueError(f"model: {info.folder} has no {WEIGHTS_FILE}")
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != info.sha256:
+        raise ValueError(
+            f"model: {file} is damaged or was altered: its SHA-256 is {found[:12]}..., config.json says "
+            f"{info.sha256[:12]}...; install or train the model again"
+        )
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ValueError(f"model: {file} is no safetensors file ({error})") from error
+
+
+def _to_bytes(model: nn.Module) -> bytes:
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"model: the weights {name} are not finite")
+    return save(state, metadata={"format": "pt"})
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files to a temporary folder beside it, then rename."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        temporary.chmod(0o755)
+        for name, content in files.items():
+            with (temporary / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if folder.exists():
+            folder.rename(old)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _card(folder: Path, config: Mapping[str, Any], card: str | None) -> bytes:
+    """The given text, or a card made of the metadata."""
+    if card is not None:
+        return card.encode()
+    targets = ", ".join(f"{target['name']} ({target['unit'] or 'no unit'})" for target in config["targets"])
+    lines = [f"# {folder.name}", "", f"A `{config['model']}` model. Predicts: {targets or 'not stated'}.", ""]
+    for key, value in config["metadata"].items():
+        lines.append(f"- {key}: {value if isinstance(value, (str, int, float)) else json.dumps(value)}")
+    return ("\n".join(lines) + "\n").encode()

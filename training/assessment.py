@@ -1,0 +1,155 @@
+"""A trained model against labelled data: errors, predictions and parity pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ase_potnet.prediction import pick_device
+from ase_potnet.pretrained import ModelInfo, Target, load_model, model_info
+
+from .arrays import StructureArrays
+from .data import Dataset, Split, open_dataset
+from .data.files import track
+from .evaluation import model_dtype, predict_arrays, predict_energies, predict_properties
+from .metrics import Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
+from .reporting import draw_parity, write_predictions
+from .sources import to_arrays
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Errors of a model on a data set.
+
+    metrics: by quantity
+    by_element: of an energy model, errors of forces and energies by chemical symbol
+    n_structures: that were predicted
+    notes: what was left out, or fitted
+    files: that were written
+    """
+
+    metrics: Metrics
+    by_element: Metrics
+    n_structures: int
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def assess(
+    model: str | Path,
+    data: Any,
+    *,
+    output: str | Path | None = None,
+    fields: Mapping[str, str] | None = None,
+    kind: str = "auto",
+    split: str | Path | None = None,
+    part: str = "test",
+    limit: int | None = None,
+    fit_shifts: bool = False,
+    device: torch.device | str = "auto",
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> Assessment:
+    """Predict every structure of a data set and compare with its labels.
+
+    Args:
+        model: packaged model or model folder.
+        data, kind, limit: as for `open_dataset`.
+        output: folder for metrics.json, CSV files id,target,prediction and parity.png; None writes nothing.
+        fields: target of the model to its name in the data, where that is not the name in the training data.
+        split, part: take only the ids of one part ("train", "val", "test") of this split file.
+        fit_shifts: of an energy model: first shift its energies by one value per element, fitted to these data, to
+            compare levels of theory with different references.
+
+    Raises:
+        ValueError: naming what is wrong with model or data.
+    """
+    info = model_info(model)
+    targets = data_targets(info, fields or {}) if info.task == "property" else ()
+    dataset = open_dataset(data, targets=[t.source for t in targets], kind=kind, limit=limit, progress=progress)
+    notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
+    if split is not None:
+        dataset = _part(dataset, split, part)
+    arrays = to_arrays(dataset, targets)
+    if arrays is None:
+        raise ValueError(f"data: no structure of {data} has a label to compare with")
+    if len(arrays) < len(dataset):
+        notes.append(f"{len(dataset) - len(arrays):,} structures without labels left out")
+    place = pick_device(device)
+    network = load_model(info.folder, device=place, dtype=dtype)
+    predictions = _predict(info, network, arrays, place, progress)
+    by_element: Metrics = {}
+    if info.task == "property":
+        metrics = property_metrics(targets, predictions["targets"], arrays.values["targets"])
+    else:
+        if fit_shifts:
+            shifts = fit_element_shifts(predictions["energy"], arrays)
+            predictions["energy"] = predictions["energy"] + arrays.composition() @ shifts
+            notes.append("energies after a shift per element, fitted to these data")
+        metrics, by_element = energy_metrics(predictions, arrays), errors_by_element(predictions, arrays)
+    files = (
+        () if output is None else _write(Path(output), info, targets, predictions, arrays, metrics, by_element, notes)
+    )
+    return Assessment(metrics, by_element, len(arrays), tuple(notes), files)
+
+
+def data_targets(info: ModelInfo, fields: Mapping[str, str]) -> tuple[Target, ...]:
+    """The targets of a model with their names in the data."""
+    names = [target.name for target in info.targets]
+    for name in fields:
+        if name not in names:
+            raise ValueError(f"fields: the model {info.name} has no target {name!r}; it has {', '.join(names)}")
+    return tuple(replace(target, field=fields.get(target.name, target.source)) for target in info.targets)
+
+
+def _part(dataset: Dataset, split: str | Path, part: str) -> Dataset:
+    """The records of one part of a split file."""
+    if part not in ("train", "val", "test"):
+        raise ValueError(f"part: wanted train, val or test, got {part!r}")
+    chosen: Dataset = getattr(Split.from_json(Path(split)).apply(dataset, missing="skip"), part)
+    if not len(chosen):
+        raise ValueError(f"split: none of the {part} ids of {split} is in the data")
+    return chosen
+
+
+def _predict(
+    info: ModelInfo, network: torch.nn.Module, arrays: StructureArrays, device: torch.device, progress: bool
+) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Predictions for all structures, with a progress bar."""
+    predict = predict_properties if info.task == "property" else predict_energies
+    bar = track(range(len(arrays)), "predicting", total=len(arrays), progress=progress)
+    steps = iter(bar)
+
+    def advance(n: int) -> None:
+        for _ in range(n):
+            next(steps, None)
+
+    result = predict_arrays(predict, network, arrays, dtype=model_dtype(network), device=device, advance=advance)
+    next(steps, None)  # closes the bar
+    return result
+
+
+def _write(
+    folder: Path,
+    info: ModelInfo,
+    targets: tuple[Target, ...],
+    predictions: dict[str, np.ndarray[Any, np.dtype[np.float64]]],
+    arrays: StructureArrays,
+    metrics: Metrics,
+    by_element: Metrics,
+    notes: list[str],
+) -> tuple[Path, ...]:
+    """Metrics, predictions and picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = {"model": info.name, "sha256": info.sha256, "n_structures": len(arrays), "notes": notes}
+    text = json.dumps(summary | {"metrics": metrics, "by_element": by_element}, indent=2)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    tables = write_predictions(folder, "", targets, predictions, arrays)
+    draw_parity(folder / "parity.png", targets, predictions, arrays)
+    return (folder / "metrics.json", *tables, folder / "parity.png")

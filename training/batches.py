@@ -1,0 +1,141 @@
+"""Which structures go together: batches of a fixed size, or of similar cost, in an order fixed by the seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import StructureArrays
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one batch may hold; a batch is closed before a limit is passed, but holds one structure at least.
+
+    structures: number of structures
+    atoms: number of atoms
+    pairs: number of pairs of atoms, Σ N², what complete edges cost
+    edges: estimated number of local edges within cutoff
+    cutoff: Å, for edges
+    """
+
+    structures: int | None = None
+    atoms: int | None = None
+    pairs: int | None = None
+    edges: int | None = None
+    cutoff: float = 5.0
+
+    def __post_init__(self) -> None:
+        limits = (self.structures, self.atoms, self.pairs, self.edges)
+        if all(limit is None for limit in limits) or any(limit is not None and limit < 1 for limit in limits):
+            raise ValueError(f"budget: wanted a positive limit of structures, atoms, pairs or edges, got {self}")
+
+    def costs(self, arrays: StructureArrays) -> list[NDArray[np.float64]]:
+        """Share of each limit that every structure takes. (S,) each"""
+        n = arrays.n_atoms.astype(np.float64)
+        costs = []
+        if self.structures is not None:
+            costs.append(np.full(len(n), 1 / self.structures))
+        if self.atoms is not None:
+            costs.append(n / self.atoms)
+        if self.pairs is not None:
+            costs.append(n * n / self.pairs)
+        if self.edges is not None:
+            volume = np.abs(np.linalg.det(arrays.cell))
+            sphere = 4 / 3 * math.pi * self.cutoff**3
+            whole = arrays.pbc.all(axis=1) & (volume > 0)
+            neighbours = np.where(whole, n * sphere / np.where(whole, volume, 1.0), np.minimum(n, sphere / 10))
+            costs.append(n * neighbours / self.edges)
+        return costs
+
+
+def pack(order: Rows, costs: list[NDArray[np.float64]], smallest: int = 1) -> list[Rows]:
+    """Consecutive runs of order whose costs sum to 1 at most, each of `smallest` structures at least."""
+    sums = [np.concatenate([[0.0], np.cumsum(cost[order])]) for cost in costs]
+    batches: list[Rows] = []
+    start = 0
+    while start < len(order):
+        ends = [int(np.searchsorted(total, total[start] + 1 + 1e-9, side="right")) - 1 for total in sums]
+        stop = max(min(ends), start + smallest)
+        if len(order) - stop < smallest:  # too few are left for another batch
+            stop = len(order) if len(order) - stop else stop
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+def shuffled_batches(
+    arrays: StructureArrays, budget: Budget, *, seed: int, epoch: int, smallest: int = 1
+) -> list[Rows]:
+    """The batches of an epoch. They depend on the seed and the number of the epoch, on nothing else."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(arrays))
+    return pack(order, budget.costs(arrays), smallest)
+
+
+def sorted_batches(arrays: StructureArrays, budget: Budget, smallest: int = 1) -> list[Rows]:
+    """Batches of structures of similar size, for evaluation."""
+    return pack(np.argsort(arrays.n_atoms, kind="stable"), budget.costs(arrays), smallest)
+
+
+def share(batch: Rows, arrays: StructureArrays, rank: int, world: int) -> Rows:
+    """The structures of a batch that one of several processes takes: dealt out by size, so that costs are alike."""
+    if world == 1:
+        return batch
+    by_size = batch[np.argsort(arrays.n_atoms[batch], kind="stable")]
+    return by_size[rank::world]
+
+
+class Collate(Protocol):
+    """Makes a batch of some rows of the arrays."""
+
+    def __call__(self, arrays: StructureArrays, rows: Rows) -> Any: ...
+
+
+class Position(Protocol):
+    """Where the training is: number of the epoch and of the batches done in it."""
+
+    epoch: int
+    batch: int
+
+
+class TrainingBatches:
+    """The batches that are still to come in the current epoch, for one of `world` processes.
+
+    Every iteration starts where `position` says, so that a training resumes in the middle of an epoch.
+    """
+
+    def __init__(
+        self,
+        arrays: StructureArrays,
+        collate: Collate,
+        budget: Budget,
+        position: Position,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if len(arrays) < world:
+            raise ValueError(f"data: {len(arrays)} training structures are too few for {world} processes")
+        self.arrays, self.collate, self.budget, self.position = arrays, collate, budget, position
+        self.seed, self.rank, self.world = seed, rank, world
+        self._plan: tuple[int, list[Rows]] = (-1, [])
+
+    def plan(self) -> list[Rows]:
+        """All batches of the current epoch."""
+        if self._plan[0] != self.position.epoch:
+            epoch = self.position.epoch
+            batches = shuffled_batches(self.arrays, self.budget, seed=self.seed, epoch=epoch, smallest=self.world)
+            self._plan = (epoch, batches)
+        return self._plan[1]
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.plan()[self.position.batch :]:
+            yield self.collate(self.arrays, share(batch, self.arrays, self.rank, self.world))

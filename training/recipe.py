@@ -1,0 +1,329 @@
+"""Recipes: one YAML file describes one training, every key checked."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ase_potnet.pretrained import Target
+
+from .batches import Budget
+from .losses import LossKind
+from .schedules import ScheduleKind
+
+PACKAGED = Path(__file__).parent / "recipes"
+
+Weight = Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _target(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class TargetConfig(Section):
+    """A quantity to learn; `field` is its name in the data if that differs from `name`."""
+
+    name: str
+    unit: str = ""
+    field: str | None = None
+
+    def target(self) -> Target:
+        return Target(self.name, self.unit, self.field)
+
+
+class SplitConfig(Section):
+    """How the data are taken apart.
+
+    kind: "file": ids from the JSON file at `path`; "folder": as the JARVIS-Leaderboard folder says; "seeded": shuffled;
+        "group": shuffled by group; "formula": shuffled, all structures of a formula together
+    fractions: of training, validation and test
+    """
+
+    kind: Literal["file", "folder", "seeded", "group", "formula"] = "seeded"
+    path: str | None = None
+    seed: int = 123
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+
+    @model_validator(mode="after")
+    def _has_path(self) -> SplitConfig:
+        if (self.kind == "file") != (self.path is not None):
+            raise ValueError("kind file needs a path, and no other kind has one")
+        return self
+
+
+class DataConfig(Section):
+    """What to learn from.
+
+    path: file, folder, glob pattern, or list of these or of mappings, see `ase_potnet.training.data.open_dataset`
+    targets: of a property model
+    val: a source of its own for validation; the split then leaves no validation part
+    max_structures: training structures at most, the first ones of the split
+    max_atoms: larger structures are left out of the training part
+    """
+
+    path: Any
+    kind: str = "auto"
+    targets: tuple[Annotated[TargetConfig, BeforeValidator(_target)], ...] = ()
+    split: SplitConfig = SplitConfig()
+    val: Any = None
+    max_structures: int | None = Field(None, ge=1)
+    max_atoms: int | None = Field(None, ge=1)
+
+
+class ModelConfig(Section):
+    """The network: a name and its options, see `potnet models --options`.
+
+    start_from: packaged model or folder whose weights are taken over where name and shape agree
+    freeze: patterns of parameter names that stay as they are, such as "layers.0.*"
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+    start_from: str | None = None
+    freeze: tuple[str, ...] = ()
+
+
+class TermConfig(Section):
+    """One term of an energy loss: its weight, or (first, last) to go from one to the other."""
+
+    weight: Weight = 1.0
+    kind: LossKind = "huber"
+    delta: float = Field(0.05, gt=0)
+
+
+class LossConfig(Section):
+    """The loss.
+
+    Properties use kind, delta and target_weights; errors are in units of the targets' standard deviations.
+    Energies use the terms: energy per atom (eV), forces (eV/Å), stress (eV/Å^3), and kind_weights by kind of frame.
+    """
+
+    kind: LossKind = "huber"
+    delta: float = Field(1.0, gt=0)
+    target_weights: tuple[float, ...] | None = None
+    energy: TermConfig = TermConfig(weight=1.0, delta=0.01)
+    forces: TermConfig = TermConfig(weight=1.0, delta=0.05)
+    stress: TermConfig = TermConfig(weight=10.0, delta=0.005)
+    kind_weights: dict[str, float] = {}
+
+
+class OptimiserConfig(Section):
+    """AdamW and its learning rate.
+
+    warmup: share of the training until the highest rate is reached
+    final: rate at the end over the highest
+    seconds: the schedule, and the training, run over this time (all invocations together) instead of `epochs`
+    """
+
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: ScheduleKind = "one-cycle"
+    warmup: float = Field(0.3, ge=0, lt=1)
+    final: float = Field(1e-4, ge=0, le=1)
+    seconds: float | None = Field(None, gt=0)
+
+
+class BatchConfig(Section):
+    """Limits of a batch, that is of one step over all devices; see `Budget`."""
+
+    structures: int | None = Field(None, ge=1)
+    atoms: int | None = Field(None, ge=1)
+    pairs: int | None = Field(None, ge=1)
+    edges: int | None = Field(None, ge=1)
+    cutoff: float = Field(5.0, gt=0)
+
+    def budget(self) -> Budget:
+        limits = (self.structures, self.atoms, self.pairs, self.edges)
+        structures = 64 if all(limit is None for limit in limits) else self.structures
+        return Budget(structures, self.atoms, self.pairs, self.edges, self.cutoff)
+
+
+class EarlyStoppingConfig(Section):
+    """Stop after `patience` epochs in which the validation score fell by less than `min_delta`."""
+
+    patience: int = Field(ge=1)
+    min_delta: float = Field(0.0, ge=0)
+
+
+class Recipe(Section):
+    """One training.
+
+    output: folder for checkpoints, logs, and the trained model
+    task: "property" or "energy"
+    ema: decay of the averaged weights that are validated and exported; 0: none
+    clip: largest norm of the gradient; null: none
+    max_seconds: stop this invocation after that time; run it again to go on
+    checkpoint_seconds: the most that a kill can cost
+    precision: "full", or autocast to "bf16" or "fp16"
+    devices: number of processes, or "auto"; nodes: of machines
+    """
+
+    output: str
+    task: Literal["property", "energy"] = "property"
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    batch: BatchConfig = BatchConfig()
+    epochs: int = Field(100, ge=1)
+    ema: float = Field(0.999, ge=0, lt=1)
+    clip: float | None = Field(10.0, gt=0)
+    max_seconds: float | None = Field(None, gt=0)
+    checkpoint_seconds: float = Field(45.0, ge=0)
+    early_stopping: EarlyStoppingConfig | None = None
+    seed: int = Field(0, ge=0)
+    dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["full", "bf16", "fp16"] = "full"
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = 1
+    nodes: int = Field(1, ge=1)
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.task == "property" and not self.data.targets:
+            raise ValueError("task property needs data.targets")
+        if self.task == "energy" and self.data.targets:
+            raise ValueError("task energy learns energy, forces and stress; data.targets must be empty")
+        weights = self.loss.target_weights
+        if weights is not None and len(weights) != len(self.data.targets):
+            raise ValueError(f"loss.target_weights: wanted {len(self.data.targets)} numbers, got {len(weights)}")
+        return self
+
+
+# what may change when a training is continued
+_FREE = ("max_seconds", "checkpoint_seconds", "tensorboard", "output", "accelerator", "devices", "nodes")
+
+
+def load_recipe(source: str | Path | dict[str, Any], overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe from a YAML file, from the name of a packaged recipe, or from a mapping.
+
+    Args:
+        overrides: dotted keys to values that replace those of the file, such as {"data.path": "jdft_3d.json"}.
+
+    Raises:
+        ValueError: no such file, not YAML, unknown or missing keys, wrong values; every one is named.
+    """
+    name = "recipe"
+    data: Any = source
+    if not isinstance(source, dict):
+        file = recipe_file(source)
+        name, data = str(file), _read_yaml(file)
+    data = _copy(data)
+    for key, value in (overrides or {}).items():
+        _set(data, key, value)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(dict(item)) for item in error.errors()]
+        raise ValueError(f"{name}: " + "; ".join(lines)) from None
+
+
+def recipe_file(source: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of a packaged recipe."""
+    path = Path(source).expanduser()
+    packaged = PACKAGED / f"{source}.yaml"
+    if path.is_file():
+        return path
+    if packaged.is_file():
+        return packaged
+    names = packaged_recipes()
+    near = get_close_matches(str(source), names, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    raise ValueError(f"recipe: no file {source}{hint} Packaged recipes: {', '.join(names)}")
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the packaged recipes."""
+    return sorted(file.stem for file in PACKAGED.glob("*.yaml"))
+
+
+def differences(recipe: Recipe, other: dict[str, Any]) -> list[str]:
+    """Dotted keys, other than those that may change, in which a recipe differs from an earlier one."""
+    ours = recipe.model_dump(mode="json", exclude=set(_FREE))
+    theirs = {key: value for key, value in other.items() if key not in _FREE}
+    return sorted(_differing(ours, theirs, ""))
+
+
+def _differing(a: Any, b: Any, prefix: str) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = dict.fromkeys([*a, *b])
+        return [key for k in keys for key in _differing(a.get(k), b.get(k), f"{prefix}.{k}" if prefix else str(k))]
+    return [] if a == b else [prefix]
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{file}: wanted keys and values, got {type(data).__name__}")
+    return data
+
+
+def _copy(value: Any) -> Any:
+    """A deep copy; 1e-3, which is text in YAML 1.1, becomes a number."""
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, making sections on the way."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(data.get(parent), dict):
+            data[parent] = {}
+        data = data[parent]
+    data[last] = value
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One validation error as a phrase that names the key."""
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(place) or "recipe"
+    if error["type"] == "extra_forbidden":
+        known = list(_section(place[:-1]).model_fields)
+        near = get_close_matches(place[-1], known, n=1)
+        return f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}")
+    if error["type"] == "missing":
+        return f"missing key {key!r}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not place:
+        return message
+    return f"{key}: {message[:1].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def _section(place: list[str]) -> type[BaseModel]:
+    """The section that a path of keys leads to."""
+    section: type[BaseModel] = Recipe
+    for part in place:
+        found = section.model_fields.get(part)
+        inner = _models(found.annotation) if found else []
+        section = inner[0] if inner else section
+    return section
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models(inner)]

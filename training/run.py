@@ -1,0 +1,247 @@
+"""One training from recipe to model folder; run again, it continues."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import logging
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ase_potnet.models import build_model
+from ase_potnet.pretrained import load_model, save_model
+
+from .checkpoint import LAST, read_checkpoint
+from .evaluation import predict_arrays
+from .metrics import Metrics
+from .module import Training
+from .recipe import Recipe, differences, load_recipe
+from .reporting import Report, write_log, write_results
+from .sources import TrainingData, load_training_data
+from .tasks import Task, make_task
+
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind.
+
+    folder: of the run
+    finished: whether it is over; otherwise run it again to go on
+    reason: why it ended, or stopped
+    model: folder of the exported model, None before the first validation
+    metrics: errors of the exported model by part, "val" and "test"
+    """
+
+    folder: Path
+    finished: bool
+    reason: str
+    model: Path | None
+    metrics: dict[str, Metrics]
+
+
+def train(
+    recipe: Recipe | str | Path | dict[str, Any],
+    *,
+    restart: bool = False,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train a model as a recipe says, or go on with a training that was interrupted.
+
+    The folder `recipe.output` gets: last.pt, log.csv, recipe.json, and whenever it stops model/ (averaged weights of
+    the best epoch), metrics.json, predictions, learning_curve.png and parity pictures.
+
+    Args:
+        recipe: or its file, the name of a packaged one, or a mapping.
+        restart: start over, without the checkpoint that is there.
+        progress: report on stderr.
+
+    Raises:
+        ValueError: naming what is wrong with recipe or data; a checkpoint of another recipe.
+    """
+    start = time.monotonic()
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    folder = Path(recipe.output).expanduser()
+    checkpoint = None if restart else read_checkpoint(folder)
+    if checkpoint is not None:
+        _same_recipe(recipe, json.loads(checkpoint["recipe"]), folder)
+    report = Report(progress)
+    data = load_training_data(recipe, progress=progress)
+    report.data(data)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _random_numbers(recipe.seed), _quiet_lightning():
+        task = make_task(recipe)
+        model = make_model(recipe, task, data)
+        deadline = math.inf if recipe.max_seconds is None else start + recipe.max_seconds
+        training = Training(model, task, recipe, data, folder, deadline)
+        if checkpoint is not None:
+            training.resume(checkpoint)
+            report.resumed(training.progress)
+        report.model(model)
+        is_first = _fit(training, recipe, report, restart)
+    if not is_first:
+        return TrainingResult(folder, False, "another process reports", None, {})
+    return _finish(training, report)
+
+
+def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
+    """The network of a recipe, scaled to the training part."""
+    options = dict(recipe.model.options)
+    if task.name == "property":
+        options["n_targets"] = len(task.targets)
+    model = build_model(recipe.model.name, options)
+    model.to(torch.float64 if recipe.dtype == "float64" else torch.float32)
+    taken = set()
+    if recipe.model.start_from is not None:
+        taken = _take_over(model, load_model(recipe.model.start_from))
+    if not taken & {"scaling.mean", "references"}:  # else the scale of the weights taken over stays
+        task.fit_scaling(model, data.train)
+    for pattern in recipe.model.freeze:
+        frozen = [p for name, p in model.named_parameters() if fnmatch.fnmatch(name, pattern)]
+        if not frozen:
+            raise ValueError(f"model.freeze: no parameter is named like {pattern!r}")
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("model.freeze: nothing is left to train")
+    return model
+
+
+def _take_over(model: nn.Module, source: nn.Module) -> set[str]:
+    """Copy the weights whose name and shape agree; these names."""
+    own, other = model.state_dict(), source.state_dict()
+    shared = {name: t.to(own[name]) for name, t in other.items() if name in own and own[name].shape == t.shape}
+    if not shared:
+        raise ValueError("model.start_from: none of its weights has the name and shape of one of this model")
+    model.load_state_dict(shared, strict=False)
+    return set(shared)
+
+
+def _fit(training: Training, recipe: Recipe, report: Report, restart: bool) -> bool:
+    """Run Lightning's trainer. Whether this is the first process."""
+    if training.progress.stopped:
+        return True
+    from lightning import Trainer
+    from lightning.pytorch.strategies import DDPStrategy
+
+    several = recipe.devices not in (1, "auto") or recipe.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if recipe.devices == "auto" and recipe.accelerator != "cpu" and torch.cuda.device_count() > 1:
+        several = True
+    trainer = Trainer(
+        accelerator=recipe.accelerator,
+        devices=recipe.devices,
+        num_nodes=recipe.nodes,
+        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+        precision={"full": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision],  # type: ignore[arg-type]
+        max_epochs=-1 if recipe.optimiser.seconds else recipe.epochs - training.progress.epoch,
+        gradient_clip_val=recipe.clip,
+        callbacks=[report.callback()],
+        logger=_tensorboard(recipe, training.folder),
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        default_root_dir=training.folder,
+    )
+    training.device_name = trainer.strategy.root_device.type
+    if trainer.is_global_zero:
+        (training.folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if restart:
+            (training.folder / LAST).unlink(missing_ok=True)
+    trainer.fit(training)
+    return bool(trainer.is_global_zero)
+
+
+def _tensorboard(recipe: Recipe, folder: Path) -> Any:
+    if not recipe.tensorboard:
+        return False
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise ValueError("tensorboard: it is not installed; pip install tensorboard") from error
+
+
+def _finish(training: Training, report: Report) -> TrainingResult:
+    """Export the best weights, measure them, draw the pictures."""
+    progress, recipe, task, folder = training.progress, training.recipe, training.task, training.folder
+    reason = progress.stopped or "the time limit max_seconds is reached; run it again to go on"
+    write_log(folder, progress.history)
+    if not training.best:
+        report.end(f"Stopped before the first validation: {reason}.")
+        return TrainingResult(folder, False, reason, None, {})
+    model = training.model.cpu()
+    model.load_state_dict(training.best)
+    model.eval()
+    dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
+    parts = {"val": training.data.val} | ({"test": training.data.test} if training.data.test is not None else {})
+    predictions = {name: predict_arrays(task.predict, model, part, dtype=dtype) for name, part in parts.items()}
+    metrics = {name: task.metrics(predictions[name], part) for name, part in parts.items()}
+    metadata = {
+        "data": recipe.data.model_dump(mode="json"),
+        "n_train": len(training.data.train),
+        "n_val": len(training.data.val),
+        "metrics": metrics,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "training_seconds": round(progress.seconds),
+        "finished": progress.stopped is not None,
+        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {training.device_name}",
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    exported = save_model(model, folder / MODEL_FOLDER, targets=task.targets, task=task.name, metadata=metadata)
+    write_results(folder, task, parts, predictions, metrics, progress, metadata)
+    report.end(f"{reason[:1].upper()}{reason[1:]}. Model and results: {folder}")
+    return TrainingResult(folder, progress.stopped is not None, reason, exported, metrics)
+
+
+def _same_recipe(recipe: Recipe, earlier: dict[str, Any], folder: Path) -> None:
+    different = differences(recipe, earlier)
+    if different:
+        raise ValueError(
+            f"output: {folder} holds a training whose recipe differs in {', '.join(different)}; "
+            "use --restart to start over, or another output"
+        )
+
+
+@contextlib.contextmanager
+def _random_numbers(seed: int) -> Iterator[None]:
+    """Random numbers of the seed inside, the caller's again afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's notes on devices, tips, and what it uses that is deprecated."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("ignore", category=category, module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,121 @@
+"""From the data section of a recipe to the training, validation and test parts as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_potnet.pretrained import Target
+
+from .arrays import StructureArrays, structure_arrays, with_labels, with_targets
+from .data import Dataset, Split, formula_group, group_split, leaderboard_split, open_dataset, seeded_split
+from .recipe import DataConfig, Recipe, SplitConfig
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The parts; test is None where the split leaves none. notes: what was left out, as text."""
+
+    train: StructureArrays
+    val: StructureArrays
+    test: StructureArrays | None
+    notes: tuple[str, ...] = ()
+
+
+def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData:
+    """Read, split and convert the data of a recipe.
+
+    Records without any label that the task learns are left out and counted; of several targets some may be missing.
+
+    Raises:
+        ValueError: naming what is wrong in the data section, or a part that would be empty.
+    """
+    data, targets = recipe.data, [target.target() for target in recipe.data.targets]
+    dataset = read(data.path, data.kind, targets, progress=progress)
+    notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
+    split = make_split(dataset, data.split, data, targets)
+    parts = split.apply(dataset, missing="skip" if data.split.kind == "file" else "error")
+    absent = len(split.train) + len(split.val) + len(split.test) - sum(map(len, parts))
+    if absent:
+        notes.append(f"{absent:,} ids of the split are not in the data")
+    val = parts.val if data.val is None else read(data.val, "auto", targets, progress=progress)
+    arrays = {name: to_arrays(part, targets) for name, part in (("train", parts.train), ("val", val))}
+    test = to_arrays(parts.test, targets) if len(parts.test) else None
+    train = _limited(arrays["train"], data)
+    for name, part in (("training", train), ("validation", arrays["val"])):
+        if part is None:
+            raise ValueError(f"data: the {name} part has no structure with a label")
+    assert train is not None
+    assert arrays["val"] is not None
+    n_lost = sum(map(len, parts)) - len(train) - len(arrays["val"]) - (len(test) if test else 0)
+    if n_lost > 0 and data.val is None:
+        notes.append(f"{n_lost:,} structures left out: no label, or beyond max_structures or max_atoms")
+    return TrainingData(train, arrays["val"], test, tuple(notes))
+
+
+def read(path: Any, kind: str, targets: Sequence[Target], *, progress: bool = True) -> Dataset:
+    """Open a source; `~` is the home folder."""
+    names = [target.source for target in targets]
+    return open_dataset(_expand(path), targets=names, kind=kind, progress=progress)
+
+
+def make_split(dataset: Dataset, config: SplitConfig, data: DataConfig, targets: Sequence[Target]) -> Split:
+    """The split that a recipe asks for. Shuffled splits are of the records with a label only."""
+    if config.kind == "file":
+        return Split.from_json(Path(str(config.path)).expanduser())
+    if config.kind == "folder":
+        return leaderboard_split(Path(str(data.path)).expanduser())
+    names = [target.source for target in targets]
+    labelled = dataset.subset(r.id for r in dataset if not names or any(name in r.targets for name in names))
+    fractions = config.fractions
+    if data.val is not None:  # what would be the validation part is for training
+        fractions = (fractions[0] + fractions[1], 0.0, fractions[2])
+    if config.kind == "seeded":
+        return seeded_split(labelled, fractions=fractions, seed=config.seed)
+    group = formula_group if config.kind == "formula" else None
+    return group_split(labelled, fractions=fractions, seed=config.seed, group=group)
+
+
+def to_arrays(dataset: Dataset, targets: Sequence[Target]) -> StructureArrays | None:
+    """The records with labels as arrays: targets if there are any, else energy, forces and stress; None if none has."""
+    if not len(dataset):
+        return None
+    arrays = structure_arrays(dataset)
+    if targets:
+        arrays = with_targets(arrays, dataset, [target.source for target in targets])
+        known = np.isfinite(arrays.values["targets"]).any(axis=1)
+    else:
+        arrays = with_labels(arrays, dataset)
+        has_forces = np.isfinite(arrays.values["forces"]).all(axis=1)
+        known = np.isfinite(arrays.values["energy"]) | np.logical_and.reduceat(has_forces, arrays.first[:-1])
+    if not known.any():
+        return None
+    return arrays if known.all() else arrays.take(np.flatnonzero(known))
+
+
+def _limited(arrays: StructureArrays | None, data: DataConfig) -> StructureArrays | None:
+    """The training part within max_atoms and max_structures."""
+    if arrays is None:
+        return None
+    rows = np.arange(len(arrays))
+    if data.max_atoms is not None:
+        rows = rows[arrays.n_atoms <= data.max_atoms]
+    rows = rows[: data.max_structures]
+    if not len(rows):
+        return None
+    return arrays if len(rows) == len(arrays) else arrays.take(rows)
+
+
+def _expand(path: Any) -> Any:
+    """`~` expanded in a path, or in the paths of a list or mapping."""
+    if isinstance(path, str):
+        return str(Path(path).expanduser())
+    if isinstance(path, list):
+        return [_expand(item) for item in path]
+    if isinstance(path, dict):
+        return {key: _expand(value) if key == "path" else value for key, value in path.items()}
+    return path

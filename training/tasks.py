@@ -1,0 +1,214 @@
+"""What is learned: properties, or energy with forces and stress. Batches, losses, scaling and scores of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ase_potnet.graph import AtomsBatch
+from ase_potnet.pretrained import Target
+
+from .arrays import Floats, StructureArrays
+from .batches import Rows
+from .evaluation import predict_energies, predict_properties
+from .losses import LossTerm, masked_loss
+from .metrics import Metrics, energy_metrics, property_metrics
+from .recipe import LossConfig, Recipe, TermConfig
+from .schedules import weight_at
+
+_STRUCTURES_PER_ELEMENT = 5  # fewer, and references of elements would explain anything
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Structures and what is known about them; NaN where nothing is.
+
+    atoms: the structures
+    labels: see `StructureArrays.values`
+    weight: (B,) of the frames
+    """
+
+    atoms: AtomsBatch
+    labels: dict[str, Tensor]
+    weight: Tensor
+
+    def to(self, device: torch.device | str) -> LabelledBatch:
+        """The same batch on another device."""
+        labels = {name: values.to(device) for name, values in self.labels.items()}
+        return LabelledBatch(self.atoms.to(device), labels, self.weight.to(device))
+
+
+class Task(Protocol):
+    """What a training needs to know about what is learned."""
+
+    @property
+    def name(self) -> str:
+        """As in recipes."""
+        ...
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What is predicted."""
+        ...
+
+    def collate(self, arrays: StructureArrays, rows: Rows) -> LabelledBatch:
+        """A batch on the host."""
+        ...
+
+    def fit_scaling(self, model: nn.Module, arrays: StructureArrays) -> None:
+        """Give the model the statistics of the training part."""
+        ...
+
+    def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
+        """The parts of the loss; progress runs from 0 to 1."""
+        ...
+
+    def predict(self, model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:
+        """Predictions by name, shaped as `StructureArrays.values`."""
+        ...
+
+    def metrics(self, predictions: dict[str, Floats], arrays: StructureArrays) -> Metrics:
+        """Errors of predictions for all structures of the arrays."""
+        ...
+
+    def score(self, model: nn.Module, metrics: Metrics) -> float:
+        """One number to be made small."""
+        ...
+
+
+@dataclass(frozen=True)
+class PropertyTask:
+    """Intensive properties: one number a structure and target."""
+
+    targets: tuple[Target, ...]
+    dtype: torch.dtype
+    loss: LossConfig = field(default_factory=LossConfig)
+    name: str = "property"
+
+    def collate(self, arrays: StructureArrays, rows: Rows) -> LabelledBatch:
+        labels = {"targets": torch.from_numpy(arrays.values["targets"][rows])}
+        return LabelledBatch(arrays.atoms_batch(rows, self.dtype), labels, torch.ones(len(rows), dtype=self.dtype))
+
+    def fit_scaling(self, model: nn.Module, arrays: StructureArrays) -> None:
+        composition = arrays.composition()
+        fractions = torch.from_numpy(composition / composition.sum(axis=1, keepdims=True))
+        enough = len(arrays) >= _STRUCTURES_PER_ELEMENT * np.count_nonzero(composition.any(axis=0))
+        scaling: Any = model.scaling
+        scaling.fit(torch.from_numpy(arrays.values["targets"]), fractions if enough else None)
+
+    def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
+        predictions = model(batch.atoms)
+        scaling: Any = model.scaling
+        targets = batch.labels["targets"]
+        error = (predictions - targets.to(predictions)) / scaling.std.to(predictions)  # (B, n_targets)
+        weights = self.loss.target_weights or (1.0,) * len(self.targets)
+        terms = []
+        for column, (target, weight) in enumerate(zip(self.targets, weights, strict=True)):
+            known = ~torch.isnan(targets[:, column])
+            total, count = masked_loss(self.loss.kind, error[:, column], known, delta=self.loss.delta)
+            terms.append(LossTerm(target.name, total, count, weight))
+        return terms
+
+    def predict(self, model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:
+        return predict_properties(model, atoms)
+
+    def metrics(self, predictions: dict[str, Floats], arrays: StructureArrays) -> Metrics:
+        return property_metrics(self.targets, predictions["targets"], arrays.values["targets"])
+
+    def score(self, model: nn.Module, metrics: Metrics) -> float:
+        """Mean over the targets of MAE over standard deviation; the MAE itself where there is one target."""
+        errors = [metrics[target.name].get("mae", 0.0) for target in self.targets]
+        if len(errors) == 1:
+            return errors[0]
+        scaling: Any = model.scaling
+        return float(np.mean(np.array(errors) / scaling.std.cpu().numpy()))
+
+
+@dataclass(frozen=True)
+class EnergyTask:
+    """Energy of the cell with its derivatives: forces and stress."""
+
+    dtype: torch.dtype
+    loss: LossConfig = field(default_factory=LossConfig)
+    name: str = "energy"
+    targets: tuple[Target, ...] = (Target("energy", "eV"), Target("forces", "eV/Å"), Target("stress", "eV/Å^3"))
+
+    def collate(self, arrays: StructureArrays, rows: Rows) -> LabelledBatch:
+        atoms = arrays.atoms_batch(rows, self.dtype)
+        labels = {
+            name: torch.from_numpy(arrays.values[name][arrays.atom_rows(rows) if name == "forces" else rows])
+            for name in ("energy", "forces", "stress")
+        }
+        weights = np.array([self.loss.kind_weights.get(kind, 1.0) for kind in arrays.kinds])
+        return LabelledBatch(atoms, labels, torch.from_numpy(weights[arrays.kind[rows]]).to(self.dtype))
+
+    def fit_scaling(self, model: nn.Module, arrays: StructureArrays) -> None:
+        """Element references and the scale of forces, for models that have `fit_scaling`.
+
+        The model gets: composition (S, 119) atoms of each element, energies (S,) eV, force_rms eV/Å.
+        """
+        fit: Any = getattr(model, "fit_scaling", None)
+        if fit is None:
+            return
+        energies, forces = arrays.values["energy"], arrays.values["forces"]
+        known = np.isfinite(energies)
+        if not known.any() or not np.isfinite(forces).any():
+            raise ValueError("data: the training part has no energies or no forces")
+        fit(
+            torch.from_numpy(arrays.composition()[known]),
+            torch.from_numpy(energies[known]),
+            float(np.sqrt(np.nanmean(forces**2))),
+        )
+
+    def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
+        from ase_potnet.models.derivatives import differentiate
+
+        weights = {
+            name: weight_at(getattr(self.loss, name).weight, progress) for name in ("energy", "forces", "stress")
+        }
+        found = differentiate(
+            model, batch.atoms, forces=weights["forces"] > 0, stress=weights["stress"] > 0, create_graph=True
+        )
+        n_atoms = batch.atoms.n_atoms
+        labels, terms = batch.labels, []
+
+        def add(name: str, error: Tensor, frame_weight: Tensor) -> None:
+            config: TermConfig = getattr(self.loss, name)
+            known = torch.isfinite(labels[name]) & torch.isfinite(error)
+            total, count = masked_loss(config.kind, error, known, frame_weight, config.delta)
+            terms.append(LossTerm(name, total, count, weights[name]))
+
+        # the difference in float64: energies are large and their errors small
+        energy_error = (found.energy.double() - labels["energy"]) / n_atoms
+        add("energy", energy_error.to(self.dtype), batch.weight)
+        if found.forces is not None:
+            add("forces", found.forces - labels["forces"].to(found.forces), batch.weight[batch.atoms.batch])
+        if found.stress is not None:
+            add("stress", found.stress - labels["stress"].to(found.stress), batch.weight)
+        return terms
+
+    def predict(self, model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:
+        return predict_energies(model, atoms)
+
+    def metrics(self, predictions: dict[str, Floats], arrays: StructureArrays) -> Metrics:
+        return energy_metrics(predictions, arrays)
+
+    def score(self, model: nn.Module, metrics: Metrics) -> float:
+        """Σ weight · MAE of energy per atom, forces and stress, with the last weights."""
+        names = {"energy": "energy_per_atom", "forces": "forces", "stress": "stress"}
+        return sum(
+            weight_at(getattr(self.loss, term).weight, 1.0) * metrics[name].get("mae", 0.0)
+            for term, name in names.items()
+        )
+
+
+def make_task(recipe: Recipe) -> PropertyTask | EnergyTask:
+    """The task of a recipe."""
+    dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
+    if recipe.task == "energy":
+        return EnergyTask(dtype, recipe.loss)
+    return PropertyTask(tuple(target.target() for target in recipe.data.targets), dtype, recipe.loss)
