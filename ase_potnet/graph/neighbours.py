@@ -95,9 +95,13 @@ def _reduced_lattices(atoms: AtomsBatch, cutoff: float) -> _Lattices:
     count, owners, points = np.ones(n_structures, dtype=np.int64), [], []
     for flags, members in group_rows(pbc).items():
         some, axes = np.array(members), np.flatnonzero(flags)
+        if len(axes) == 0:
+            owners.append(some)
+            points.append(np.zeros((len(some), 3)))
+            continue
         rows = cell[some[:, None], axes]
         reduced, steps = reduce_basis(rows)
-        inverse = dual_basis(reduced) if len(axes) else reduced
+        inverse = dual_basis(reduced)
         into = np.ix_(some, axes)
         basis[into], dual[into] = reduced, inverse
         transform[some[:, None, None], axes[:, None], axes] = steps
