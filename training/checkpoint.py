@@ -37,7 +37,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ValueError(f"output: the checkpoint {path} is damaged; train with --restart to start over") from error
     if state.get("version") != _VERSION:
         raise ValueError(f"output: the checkpoint {path} is of another version; train with --restart to start over")

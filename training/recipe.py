@@ -76,8 +76,8 @@ class DataConfig(Section):
     targets: tuple[Annotated[TargetConfig, BeforeValidator(_target)], ...] = ()
     split: SplitConfig = SplitConfig()
     val: Any = None
-    max_structures: int | None = Field(None, ge=1)
-    max_atoms: int | None = Field(None, ge=1)
+    max_structures: int | None = Field(default=None, ge=1)
+    max_atoms: int | None = Field(default=None, ge=1)
 
 
 class ModelConfig(Section):
@@ -98,7 +98,7 @@ class TermConfig(Section):
 
     weight: Weight = 1.0
     kind: LossKind = "huber"
-    delta: float = Field(0.05, gt=0)
+    delta: float = Field(default=0.05, gt=0)
 
 
 class LossConfig(Section):
@@ -109,7 +109,7 @@ class LossConfig(Section):
     """
 
     kind: LossKind = "huber"
-    delta: float = Field(1.0, gt=0)
+    delta: float = Field(default=1.0, gt=0)
     target_weights: tuple[float, ...] | None = None
     energy: TermConfig = TermConfig(weight=1.0, delta=0.01)
     forces: TermConfig = TermConfig(weight=1.0, delta=0.05)
@@ -125,23 +125,23 @@ class OptimiserConfig(Section):
     seconds: the schedule, and the training, run over this time (all invocations together) instead of `epochs`
     """
 
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: ScheduleKind = "one-cycle"
-    warmup: float = Field(0.3, ge=0, lt=1)
-    final: float = Field(1e-4, ge=0, le=1)
-    seconds: float | None = Field(None, gt=0)
+    warmup: float = Field(default=0.3, ge=0, lt=1)
+    final: float = Field(default=1e-4, ge=0, le=1)
+    seconds: float | None = Field(default=None, gt=0)
 
 
 class BatchConfig(Section):
     """Limits of a batch, that is of one step over all devices; see `Budget`."""
 
-    structures: int | None = Field(None, ge=1)
-    atoms: int | None = Field(None, ge=1)
-    pairs: int | None = Field(None, ge=1)
-    edges: int | None = Field(None, ge=1)
-    cutoff: float = Field(5.0, gt=0)
+    structures: int | None = Field(default=None, ge=1)
+    atoms: int | None = Field(default=None, ge=1)
+    pairs: int | None = Field(default=None, ge=1)
+    edges: int | None = Field(default=None, ge=1)
+    cutoff: float = Field(default=5.0, gt=0)
 
     def budget(self) -> Budget:
         limits = (self.structures, self.atoms, self.pairs, self.edges)
@@ -153,7 +153,7 @@ class EarlyStoppingConfig(Section):
     """Stop after `patience` epochs in which the validation score fell by less than `min_delta`."""
 
     patience: int = Field(ge=1)
-    min_delta: float = Field(0.0, ge=0)
+    min_delta: float = Field(default=0.0, ge=0)
 
 
 class Recipe(Section):
@@ -176,18 +176,18 @@ class Recipe(Section):
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     batch: BatchConfig = BatchConfig()
-    epochs: int = Field(100, ge=1)
-    ema: float = Field(0.999, ge=0, lt=1)
-    clip: float | None = Field(10.0, gt=0)
-    max_seconds: float | None = Field(None, gt=0)
-    checkpoint_seconds: float = Field(45.0, ge=0)
+    epochs: int = Field(default=100, ge=1)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    clip: float | None = Field(default=10.0, gt=0)
+    max_seconds: float | None = Field(default=None, gt=0)
+    checkpoint_seconds: float = Field(default=45.0, ge=0)
     early_stopping: EarlyStoppingConfig | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     dtype: Literal["float32", "float64"] = "float32"
     precision: Literal["full", "bf16", "fp16"] = "full"
     accelerator: str = "auto"
     devices: int | Literal["auto"] = 1
-    nodes: int = Field(1, ge=1)
+    nodes: int = Field(default=1, ge=1)
     tensorboard: bool = False
 
     @model_validator(mode="after")

@@ -114,7 +114,7 @@ def save_model(
     config = {
         "format_version": FORMAT_VERSION,
         "model": model_name(model),
-        "config": dataclasses.asdict(model.config),  # type: ignore[call-overload, arg-type]
+        "config": dataclasses.asdict(model.config),  # type: ignore[call-overload]
         "task": task,
         "targets": [dataclasses.asdict(Target(t) if isinstance(t, str) else t) for t in targets],
         "metadata": dict(metadata or {}),

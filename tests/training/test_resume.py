@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ase_potnet.training.checkpoint import LAST, read_checkpoint
+from ase_potnet.training.run import train
+from safetensors.torch import load_file
+
+from .conftest import finish, start_training
+
+Write = Callable[..., Path]
+
+
+def weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "model" / "weights.safetensors")
+
+
+def assert_same_run(one: str | Path, other: str | Path) -> None:
+    """Same exported weights, same last weights, same log but for the times; to the last bit."""
+    first, second = weights(one), weights(other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    first_state, second_state = (read_checkpoint(Path(folder)) for folder in (one, other))
+    assert first_state is not None
+    assert second_state is not None
+    assert all(torch.equal(t, second_state["model"][name]) for name, t in first_state["model"].items())
+    rows = [json.loads(state["progress"])["history"] for state in (first_state, second_state)]
+    for row in rows[0] + rows[1]:
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def test_killed_training_goes_on_to_the_same_weights(property_recipe: dict[str, Any], write: Write) -> None:
+    output = Path(property_recipe["output"])
+    whole = property_recipe | {"output": str(output) + "_whole"}
+    train(whole, progress=False)
+    recipe = write(property_recipe, checkpoint_seconds=0.3)
+    process = start_training(recipe, delay=0.15)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+        state = read_checkpoint(output)
+        if state is not None and json.loads(state["progress"])["batch"] > 0:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    state = read_checkpoint(output)
+    assert state is not None
+    progress = json.loads(state["progress"])
+    assert 0 < progress["batch"] < 3  # in the middle of an epoch
+    assert not (output / "model").exists()
+    assert finish(start_training(recipe)).startswith("finished")
+    assert_same_run(whole["output"], output)
+
+
+def test_time_limit_stops_and_running_again_goes_on(property_recipe: dict[str, Any], write: Write) -> None:
+    output = Path(property_recipe["output"])
+    whole = train(property_recipe | {"output": str(output) + "_whole"}, progress=False)
+    assert whole.finished
+    first = train(property_recipe | {"max_seconds": 1e-3}, progress=False)
+    assert not first.finished
+    assert "max_seconds" in first.reason
+    assert first.model is None
+    state = read_checkpoint(output)
+    assert state is not None
+    assert json.loads(state["progress"])["batch"] == 1
+    rounds = 0
+    while not (result := train(property_recipe | {"max_seconds": 1e-3}, progress=False)).finished:
+        rounds += 1
+        assert rounds < 30
+    assert rounds > 5  # a step a round
+    assert result.model == output / "model"
+    assert_same_run(whole.folder, output)
+
+
+def test_a_finished_training_is_not_repeated(property_recipe: dict[str, Any]) -> None:
+    first = train(property_recipe, progress=False)
+    before = weights(first.folder)
+    again = train(property_recipe, progress=False)
+    assert again.finished
+    assert again.metrics == first.metrics
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(again.folder).items())
+
+
+def test_restart_starts_over(property_recipe: dict[str, Any]) -> None:
+    first = train(property_recipe, progress=False)
+    changed = property_recipe | {"seed": 6}
+    with pytest.raises(ValueError, match=r"recipe differs in seed; use --restart"):
+        train(changed, progress=False)
+    second = train(changed, restart=True, progress=False)
+    assert second.finished
+    assert second.metrics != first.metrics
+
+
+def test_damaged_checkpoint_is_named(property_recipe: dict[str, Any]) -> None:
+    folder = train(property_recipe | {"epochs": 1}, progress=False).folder
+    content = (folder / LAST).read_bytes()
+    (folder / LAST).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"last\.pt is damaged; train with --restart"):
+        train(property_recipe | {"epochs": 1}, progress=False)
+
+
+def test_the_caller_keeps_his_random_numbers(property_recipe: dict[str, Any]) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    train(property_recipe | {"epochs": 1}, progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_schedule_by_time_ends_with_a_validated_model(property_recipe: dict[str, Any]) -> None:
+    optimiser = property_recipe["optimiser"] | {"seconds": 0.5}
+    result = train(property_recipe | {"optimiser": optimiser, "epochs": 1}, progress=False)
+    assert result.finished
+    assert "0.5 s" in result.reason
+    assert result.metrics["val"]["formation_energy_per_atom"]["count"] > 0
