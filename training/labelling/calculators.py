@@ -117,9 +117,13 @@ def describe(spec: CalculatorSpec, calculator: Any) -> dict[str, Any]:
 
 def _package(module: str) -> tuple[str, str] | None:
     """Name and version of the distribution that a module belongs to."""
-    from importlib.metadata import packages_distributions, version
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
-    names = packages_distributions().get(module.partition(".")[0])
+    top = module.partition(".")[0]
+    try:
+        return top, version(top)  # most are named like what they install; the list of all takes half a second
+    except PackageNotFoundError:
+        names = packages_distributions().get(top)
     return (names[0], version(names[0])) if names else None
 
 

@@ -48,8 +48,9 @@ class Settings:
 def work(connection: Connection, settings: Settings, number: int) -> None:
     """The body of a worker process.
 
-    Sends first a description of its calculator, or a text that says why there is none; then, for every list of
-    jobs that it receives, one result after the other. Ends when the other end of the connection is gone.
+    Sends first a description of its calculator (worker 0; the others an empty one), or a text that says why there is
+    none; then, for every list of jobs that it receives, one result after the other. Ends when the other end of the
+    connection is gone.
     """
     for name in (signal.SIGINT, signal.SIGTERM):  # a terminal sends Ctrl-C to all; the main process decides
         signal.signal(name, signal.SIG_IGN)
@@ -57,7 +58,7 @@ def work(connection: Connection, settings: Settings, number: int) -> None:
     try:
         calculator = make_calculator(settings.spec)
         _move_files(calculator, settings.scratch / f"worker-{number}")
-        connection.send(describe(settings.spec, calculator))
+        connection.send(describe(settings.spec, calculator) if number == 0 else {})
     except Exception as error:
         connection.send(str(error) if isinstance(error, ValueError) else f"calculator: {type(error).__name__}: {error}")
         return
