@@ -25,6 +25,19 @@ def _tiny_models() -> None:
     tiny_models.register()
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Pictures take most of the time of a tiny training: only tests marked with `pictures` draw them."""
+    if "pictures" not in request.fixturenames:
+        for name in ("learning_curve", "parity_picture"):
+            monkeypatch.setattr(f"ase_potnet.training.reporting.{name}", lambda *args: None)
+
+
+@pytest.fixture
+def pictures() -> None:
+    """This test draws pictures."""
+
+
 @pytest.fixture
 def property_recipe(tmp_path: Path) -> Recipe:
     """12 crystals of JARVIS, two targets."""

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase_potnet.graph import batch_structures, local_edges
+from ase_potnet.training.arrays import StructureArrays, join_arrays, structure_arrays, with_labels, with_targets
+from ase_potnet.training.batches import Budget, TrainingBatches, shuffled_batches, sorted_batches
+from ase_potnet.training.data import Dataset, labels, open_dataset
+
+SAMPLES = Path(__file__).resolve().parents[1] / "data"
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return open_dataset(SAMPLES / "mp_sample.extxyz", progress=False)
+
+
+@pytest.fixture(scope="module")
+def arrays(dataset: Dataset) -> StructureArrays:
+    return structure_arrays(dataset)
+
+
+@dataclass
+class Place:
+    epoch: int = 0
+    batch: int = 0
+
+
+def test_batch_of_rows_is_the_batch_of_structures(dataset: Dataset, arrays: StructureArrays) -> None:
+    rows = np.array([5, 0, 63, 17])
+    ours = arrays.atoms_batch(rows, torch.float64)
+    theirs = batch_structures([dataset[int(row)].atoms for row in rows])
+    for name in ("numbers", "positions", "cell", "pbc", "batch"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_take_and_join_keep_everything(arrays: StructureArrays) -> None:
+    frames = open_dataset(SAMPLES / "dft_forces_sample.extxyz", progress=False)
+    whole = with_labels(structure_arrays(frames), frames)
+    joined = join_arrays([whole.take(np.array([3, 1])), whole.take(np.array([7]))])
+    for row, source in enumerate((3, 1, 7)):
+        label = labels(frames[source])
+        assert label.forces is not None
+        assert joined.ids[row] == frames[source].id
+        rows = slice(joined.first[row], joined.first[row + 1])
+        np.testing.assert_array_equal(joined.values["forces"][rows], label.forces)
+        np.testing.assert_array_equal(joined.positions[rows], frames[source].atoms.positions)
+        assert joined.values["energy"][row] == label.energy
+
+
+def test_stress_is_a_symmetric_matrix_in_ases_order() -> None:
+    frames = open_dataset(SAMPLES / "dft_forces_sample.extxyz", progress=False)
+    whole = with_labels(structure_arrays(frames), frames)
+    for row, record in enumerate(frames):
+        np.testing.assert_array_equal(whole.values["stress"][row], record.atoms.get_stress(voigt=False))
+
+
+def test_missing_targets_are_nan() -> None:
+    data = open_dataset(SAMPLES / "jarvis_sample.json", progress=False)
+    names = ["formation_energy_peratom", "mbj_bandgap"]
+    table = with_targets(structure_arrays(data), data, names).values["targets"]
+    for row, record in enumerate(data):
+        for column, name in enumerate(names):
+            value = table[row, column]
+            assert value == record.targets[name] if name in record.targets else np.isnan(value)
+    assert np.isnan(table).any()
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(structures=7), Budget(atoms=100), Budget(pairs=4000), Budget(structures=9, edges=3000)]
+)
+def test_every_structure_once_and_limits_kept(arrays: StructureArrays, budget: Budget) -> None:
+    batches = shuffled_batches(arrays, budget, seed=1, epoch=3)
+    assert sorted(np.concatenate(batches)) == list(range(len(arrays)))
+    for cost in budget.costs(arrays):
+        for batch in batches:
+            assert len(batch) == 1 or cost[batch].sum() <= 1 + 1e-6
+    # and filled: two consecutive batches never fit into one
+    costs = budget.costs(arrays)
+    for first, second in zip(batches[:-1], batches[1:], strict=True):
+        together = np.concatenate([first, second[:1]])
+        assert max(cost[together].sum() for cost in costs) > 1
+
+
+def test_estimated_edges_are_near_the_number(arrays: StructureArrays) -> None:
+    (cost,) = Budget(edges=1).costs(arrays)
+    edges = len(local_edges(arrays.atoms_batch(np.arange(len(arrays)), torch.float64), 5.0))
+    assert cost.sum() == pytest.approx(edges, rel=0.1)
+
+
+def test_order_depends_on_seed_and_epoch_alone(arrays: StructureArrays) -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(shuffled_batches(arrays, Budget(structures=8), seed=seed, epoch=epoch)).tolist()
+
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
+
+
+def test_iteration_starts_where_the_training_is(arrays: StructureArrays) -> None:
+    place = Place(epoch=2, batch=0)
+    loader = TrainingBatches(arrays, lambda _, rows: rows.tolist(), Budget(structures=10), place, seed=0)
+    whole = list(loader)
+    place.batch = 3
+    assert list(loader) == whole[3:]
+    place.epoch, place.batch = 3, 0
+    assert list(loader) != whole
+
+
+def test_processes_share_every_batch(arrays: StructureArrays) -> None:
+    loaders = [
+        TrainingBatches(arrays, lambda _, rows: rows.tolist(), Budget(atoms=60), Place(), seed=0, rank=rank, world=3)
+        for rank in range(3)
+    ]
+    parts = [list(loader) for loader in loaders]
+    plan = loaders[0].plan()
+    assert len({len(part) for part in parts}) == 1
+    for number, batch in enumerate(plan):
+        shares = [part[number] for part in parts]
+        assert all(shares)
+        assert sorted(row for rows in shares for row in rows) == sorted(batch.tolist())
+
+
+def test_evaluation_puts_like_sizes_together(arrays: StructureArrays) -> None:
+    batches = sorted_batches(arrays, Budget(structures=16))
+    sizes = arrays.n_atoms
+    assert all(sizes[a].max() <= sizes[b].min() for a, b in zip(batches[:-1], batches[1:], strict=True))
+
+
+def test_a_budget_needs_a_limit() -> None:
+    with pytest.raises(ValueError, match="budget: wanted a positive limit"):
+        Budget()
+    with pytest.raises(ValueError, match="budget: wanted a positive limit"):
+        Budget(atoms=0)
