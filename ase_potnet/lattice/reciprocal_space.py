@@ -73,7 +73,10 @@ class _WaveSum(torch.autograd.Function):
         if torch.is_grad_enabled():
             inputs = _aliases(positions, waves, weights)
             basis = plane_waves(*inputs[:2])
-            return torch.autograd.grad(pair_products(basis, basis, inputs[2]), inputs, grad, create_graph=True)
+            sums = pair_products(basis, basis, inputs[2])
+            wanted = [x for x, is_wanted in zip(inputs, ctx.needs_input_grad, strict=True) if is_wanted]
+            slopes = iter(torch.autograd.grad(sums, wanted, grad, create_graph=True))
+            return tuple(next(slopes) if is_wanted else None for is_wanted in ctx.needs_input_grad)
         n_batch, n_atoms, _ = positions.shape
         n_waves = waves.shape[2]
         grads = (torch.empty_like(positions), torch.empty_like(waves), torch.empty_like(weights))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, local_edges
@@ -13,7 +14,7 @@ from ase_potnet.models.angular import SphereGrid, spherical_harmonics
 from ase_potnet.models.local_environment import Environment, environment
 from ase_potnet.models.radial import RadialBasis
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
-from ase_potnet.models.site_potentials import SitePotentials, SourceFlow
+from ase_potnet.models.site_potentials import N_POTENTIALS, CompletePotentials, SitePotentials, Sources
 
 N_ELEMENTS = 95  # atomic numbers 1 to 94; index 0 is not used
 
@@ -28,9 +29,10 @@ class Config:
     message_width: channels of a neighbour in a message, of degree 0, 1 and 2
     n_layers: message passing layers
     n_sources: latent sources of each potential; 0 for a purely local model
+    neutral: how Coulomb sources are made neutral, "flow" or "mean" (see ``Sources``)
     fields: whether the gradients of the potentials are features, too
     alpha: inverse length of the Pauli potential, 1/Å
-    tolerance: absolute error of the lattice sums
+    tolerance: absolute error of the lattice sums; None: 1e-5 in float32, 1e-11 in float64
     """
 
     cutoff: float = 5.0
@@ -39,13 +41,29 @@ class Config:
     message_width: tuple[int, int, int] = (24, 8, 4)
     n_layers: int = 2
     n_sources: int = 4
+    neutral: str = "flow"
     fields: bool = False
     alpha: float = 3.0
-    tolerance: float = 1e-5
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_radial", tuple(self.n_radial))
         object.__setattr__(self, "message_width", tuple(self.message_width))
+        for name in ("cutoff", "width", "n_layers", "alpha"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.neutral not in ("flow", "mean"):
+            raise ValueError(f"neutral must be 'flow' or 'mean', got {self.neutral!r}")
+        if (
+            len(self.n_radial) < 3
+            or min(self.n_radial) < 1
+            or sorted(self.n_radial, reverse=True) != list(self.n_radial)
+        ):
+            raise ValueError(
+                f"n_radial must hold three or more positive numbers that do not increase, got {self.n_radial}"
+            )
+        if len(self.message_width) != 3 or min(self.message_width) < 1:
+            raise ValueError(f"message_width must hold three positive numbers, got {self.message_width}")
 
     @property
     def l_max(self) -> int:
@@ -70,35 +88,31 @@ class EquivariantPotNet(nn.Module):
         self.embedding = nn.Embedding(N_ELEMENTS, width)
         self.radial = RadialBasis(config.cutoff, config.n_radial[0])
         self.layers = nn.ModuleList(
-            Layer(config, first=t == 0, last=t == config.n_layers - 1, n_extra=self._n_extra(t))
+            Layer(config, first=t == 0, last=t == config.n_layers - 1, complete=t >= 1 and config.n_sources > 0)
             for t in range(config.n_layers)
         )
         self.readouts = nn.ModuleList(Readout(width) for _ in range(config.n_layers))
         self.repulsion = ScreenedNuclearRepulsion(config.cutoff)
         if config.n_sources:
-            self.flow = SourceFlow(width, config.n_radial[0], config.n_sources)
+            self.sources = Sources(width, config.n_radial[0], config.n_sources, config.neutral)
             self.site_potentials = SitePotentials(config.n_sources, config.alpha, config.tolerance, config.fields)
         self.register_buffer("references", torch.zeros(N_ELEMENTS, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
 
-    def _n_extra(self, t: int) -> int:
-        """Invariant features that the complete channel adds to layer t."""
-        return 3 * self.config.n_sources if t == 1 else 0
-
     def forward(self, atoms: AtomsBatch) -> Tensor:
-        """Energy of every atom, eV. (T,)"""
+        """Energy of every atom, eV. (T,) Raises ValueError for elements beyond the 94th."""
+        require_elements(atoms.numbers)
         env = environment(atoms, local_edges(atoms, self.config.cutoff), self.radial, self.config.n_radial)
         scalars = self.embedding(atoms.numbers)  # (T, C)
         higher: list[Tensor] = []  # degrees 1 and 2, (T, 2l+1, C)
         energies = scalars.new_zeros(len(scalars))
-        extra = None
+        complete = None
         for t, (layer, readout) in enumerate(zip(self.layers, self.readouts, strict=True)):
-            scalars, higher = layer(scalars, higher, env, extra)
+            scalars, higher = layer(scalars, higher, env, complete)
             energies = energies + readout(scalars) * env.bonded
             if t == 0 and self.config.n_sources:
-                sources = self.flow(scalars, env)
-                extra, explicit = self.site_potentials(sources, atoms)
-                energies = energies + explicit
+                complete = self.site_potentials(self.sources(scalars, env, atoms), atoms)
+                energies = energies + complete.energies
         energies = energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, env)
         return energies + self.references.to(energies)[atoms.numbers]
 
@@ -108,10 +122,17 @@ class EquivariantPotNet(nn.Module):
         self.energy_scale.fill_(energy_scale)
 
 
+def require_elements(numbers: Tensor) -> None:
+    """Raises ValueError naming the first element that the model does not know."""
+    largest = int(numbers.max())
+    if largest >= N_ELEMENTS:
+        raise ValueError(f"atoms must hold the elements 1 to {N_ELEMENTS - 1}, got {chemical_symbols[largest]}")
+
+
 class Layer(nn.Module):
     """One message passing step."""
 
-    def __init__(self, config: Config, *, first: bool, last: bool, n_extra: int) -> None:
+    def __init__(self, config: Config, *, first: bool, last: bool, complete: bool) -> None:
         super().__init__()
         width = config.width
         s, v, t = config.message_width
@@ -119,14 +140,14 @@ class Layer(nn.Module):
         n_message = sum(self.widths)
         self.senders = nn.ModuleList(nn.Linear(width, w, bias=False) for w in self.widths)
         # two mixtures of the sums of each degree: (n_radial · n_message, 2 C)
-        self.mixing = nn.ParameterList(
-            nn.Parameter(torch.randn(n * n_message, 2 * width)) for n in config.n_radial
-        )
+        self.mixing = nn.ParameterList(nn.Parameter(torch.randn(n * n_message, 2 * width)) for n in config.n_radial)
         self.gain = nn.Linear(width, 2 * width)
         self.grid = SphereGrid(config.l_max, 3, 0 if last else 2)
-        n_scalars = 4 * width
+        n_invariants = 5 * width + (N_POTENTIALS * config.n_sources if complete else 0)
+        if complete and config.fields:
+            self.fields = nn.Linear(N_POTENTIALS * config.n_sources, 2 * width, bias=False)
         self.update = nn.Sequential(
-            nn.Linear(width + n_scalars + n_extra, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width), nn.SiLU()
+            nn.Linear(n_invariants, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width), nn.SiLU()
         )
         self.residual = nn.Linear(2 * width, width)
         self.outputs = nn.ModuleList(nn.Linear(3 * width, width, bias=False) for _ in range(0 if last else 2))
@@ -137,7 +158,7 @@ class Layer(nn.Module):
                 weight *= weight.shape[0] ** -0.5
 
     def forward(
-        self, scalars: Tensor, higher: Sequence[Tensor], env: Environment, extra: Tensor | None
+        self, scalars: Tensor, higher: Sequence[Tensor], env: Environment, complete: CompletePotentials | None
     ) -> tuple[Tensor, list[Tensor]]:
         width = scalars.shape[1]
         features = [scalars, *higher]
@@ -146,12 +167,15 @@ class Layer(nn.Module):
         )  # (T, K, M)
         sums = env.sum_over_neighbours(messages)
         mixed = torch.cat([part @ weight for part, weight in zip(sums, self.mixing, strict=True)], dim=1)
+        if complete is not None and complete.fields is not None:
+            vectors = self.fields(complete.fields)  # (T, 3, 2 C)
+            mixed = torch.cat((mixed[:, :1], mixed[:, 1:4] + vectors, mixed[:, 4:]), dim=1)
         mixed = saturate(mixed) * (1 + self.gain(scalars))[:, None]
         left, right = mixed[..., :width], mixed[..., width:]
         products = self.grid.products(left, right)  # (T, 1 or 9, 2 C)
         invariants = torch.cat((scalars, mixed[:, 0], products[:, 0]), dim=1)
-        if extra is not None:
-            invariants = torch.cat((invariants, extra), dim=1)
+        if complete is not None:
+            invariants = torch.cat((invariants, complete.potentials), dim=1)
         hidden = self.update(invariants)
         result = []
         gates = torch.sigmoid(self.gates(hidden)).split(width, 1) if self.outputs else ()

@@ -68,7 +68,8 @@ def environment(atoms: AtomsBatch, edges: Edges, basis: RadialBasis, n_radial: t
     harmonics = spherical_harmonics(len(n_radial) - 1, vectors / distances[:, None]).view(n_atoms, n_places, -1)
     radial = basis(distances).view(n_atoms, n_places, -1)
     parts = [
-        (harmonics[:, :, l * l : (l + 1) ** 2, None] * radial[:, :, None, :n]).flatten(2) for l, n in enumerate(n_radial)
+        (harmonics[:, :, l * l : (l + 1) ** 2, None] * radial[:, :, None, :n]).flatten(2)
+        for l, n in enumerate(n_radial)
     ]
     products = torch.cat(parts, dim=2).transpose(1, 2)
     distances = distances.view(n_atoms, n_places)

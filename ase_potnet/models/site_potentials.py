@@ -2,64 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.lattice import Coulomb, London, Pauli, site_sums
+from ase_potnet.models.layers import mean_over_atoms, sum_tolerance
 from ase_potnet.models.local_environment import Environment
 
 N_POTENTIALS = 3
 
 
-class SourceFlow(nn.Module):
-    """Sources of the atoms; those of the Coulomb potential flow along edges, so that they cancel in every fragment.
+class Sources(nn.Module):
+    """Latent sources of the atoms for the three potentials; those of the Coulomb potential sum to zero.
 
-    q_i = sum_j w(r_ij) (a_j - a_i) sums to zero over any group of atoms without neighbours outside it, and vanishes
-    for an isolated atom. Sources of London and Pauli potentials are functions of the atom.
+    neutral="flow": charges flow along local edges, q_i = sum_j w(r_ij) (a_j - a_i), so that they sum to zero over every
+    fragment, however far from others, and vanish for an isolated atom. neutral="mean": charges are functions of
+    the atom, less their mean over the structure: ions far apart keep theirs.
     """
 
-    def __init__(self, width: int, n_radial: int, n_sources: int) -> None:
+    def __init__(self, width: int, n_radial: int, n_sources: int, neutral: str) -> None:
         super().__init__()
-        self.n_sources, self.n_radial = n_sources, n_radial
+        self.n_sources, self.neutral = n_sources, neutral
         self.donors = nn.Linear(width, n_sources, bias=False)
-        self.weights = nn.Parameter(torch.randn(n_radial, n_sources) * n_radial**-0.5)
+        if neutral == "flow":
+            self.weights = nn.Parameter(torch.randn(n_radial, n_sources) * n_radial**-0.5)
         self.sources = nn.Linear(width, (N_POTENTIALS - 1) * n_sources)
 
-    def forward(self, scalars: Tensor, env: Environment) -> Tensor:
+    def forward(self, scalars: Tensor, env: Environment, atoms: AtomsBatch) -> Tensor:
         """(T, C) -> (T, n_sources, 3)"""
-        a = self.donors(scalars)  # (T, Q)
-        messages = env.along_edges(a, 0) - a[:, None]  # (T, K, Q)
-        charges = torch.einsum("tkn,nq,tkq->tq", env.radial, self.weights, messages) * 0.1
+        charges = self.donors(scalars)  # (T, Q)
+        if self.neutral == "flow":
+            messages = env.along_edges(charges, 0) - charges[:, None]  # (T, K, Q)
+            charges = 0.1 * torch.einsum("tkn,nq,tkq->tq", env.radial, self.weights, messages)
+        else:
+            charges = charges - mean_over_atoms(charges, atoms.batch, atoms.n_structures)[atoms.batch]
         others = self.sources(scalars).view(-1, self.n_sources, N_POTENTIALS - 1)
         return torch.cat((charges[..., None], others), dim=2)
+
+
+@dataclass(frozen=True)
+class CompletePotentials:
+    """What the complete channel says of every atom.
+
+    potentials: (T, 3 Q) invariants
+    fields: (T, 3, 3 Q) vectors, or None
+    energies: (T,) half of source times potential
+    """
+
+    potentials: Tensor
+    fields: Tensor | None
+    energies: Tensor
 
 
 class SitePotentials(nn.Module):
     """Coulomb, London and Pauli potentials of latent sources, each source in its own potential."""
 
-    def __init__(self, n_sources: int, alpha: float, tolerance: float, fields: bool) -> None:
+    def __init__(self, n_sources: int, alpha: float, tolerance: float | None, fields: bool) -> None:
         super().__init__()
         self.potentials = (Coulomb(), London(), Pauli(alpha))
         self.tolerance, self.fields = tolerance, fields
-        # typical sums at 2.5 Å: about 0.4, 0.02 and 0.005
+        # to order one: typical sums at 2.5 Å are 0.4, 0.02 and 0.005
         self.register_buffer("scale", torch.tensor([1.0, 20.0, 100.0]), persistent=False)
         self.strength = nn.Parameter(torch.zeros(n_sources, N_POTENTIALS))
 
-    def forward(self, sources: Tensor, atoms: AtomsBatch) -> tuple[Tensor, Tensor]:
-        """Potentials (T, 3 n_sources) and energies, half of source times potential (T,). sources: (T, Q, 3)"""
-        n_atoms, n_sources, _ = sources.shape
+    def forward(self, sources: Tensor, atoms: AtomsBatch) -> CompletePotentials:
+        """sources: (T, Q, 3)"""
+        n_atoms = len(sources)
         sums = site_sums(
             sources.reshape(n_atoms, -1),
             atoms.positions,
             atoms.cell,
             self.potentials,
             pbc=atoms.pbc,
-            tolerance=self.tolerance,
+            tolerance=sum_tolerance(self.tolerance, atoms.dtype),
+            field=self.fields,
             batch=atoms.batch,
-        )  # (T, Q · 3, 3)
-        assert isinstance(sums, Tensor)
-        own = sums.view(n_atoms, n_sources, N_POTENTIALS, N_POTENTIALS).diagonal(dim1=2, dim2=3)  # (T, Q, 3)
-        own = own * self.scale.to(own)
+        )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
+        potentials, fields = sums if isinstance(sums, tuple) else (sums, None)
+        scale = self.get_buffer("scale").to(potentials)
+        own = _own(potentials, sources) * scale  # (T, Q, 3)
+        if fields is not None:
+            fields = (_own(fields, sources) * scale).reshape(n_atoms, 3, -1)
         energies = 0.5 * (self.strength * sources * own).sum((1, 2))
-        return own.reshape(n_atoms, -1), energies
+        return CompletePotentials(own.reshape(n_atoms, -1), fields, energies)
+
+
+def _own(sums: Tensor, sources: Tensor) -> Tensor:
+    """The potential that belongs to each source. (T, Q · 3, 3, ...) -> (T, ..., Q, 3)"""
+    return sums.view(*sources.shape, *sums.shape[2:]).diagonal(dim1=2, dim2=3).movedim(1, -2)

@@ -280,3 +280,21 @@ def test_positions_alone_need_no_cell_gradient():
         (gradient,) = torch.autograd.grad(result.sum(), positions)
         assert gradient.isfinite().all()
     assert not pair_sums(positions.detach(), cell, POTENTIALS).requires_grad
+
+
+@one_of_each_dimension
+@pytest.mark.parametrize("variable", ["positions", "strain", "q"])
+def test_second_derivatives_by_one_variable_alone(variable, pbc):
+    """The others constant: the same numbers as where all of them ask for gradients."""
+
+    def second(*names):
+        positions, cell, q = system(13, 3)
+        variables = {"positions": positions, "strain": no_strain(), "q": q}
+        given = {name: x if name in names else x.detach() for name, x in variables.items()}
+        x, deformed = strained(given["positions"], given["strain"]), strained(cell, given["strain"])
+        sites, field = site_sums(given["q"], x, deformed, POTENTIALS, pbc=pbc, field=True)
+        value = (site_sums(given["q"], x, deformed, POTENTIALS, pbc=pbc) ** 2).sum() + (sites * field.sum(-1)).sum()
+        (slope,) = torch.autograd.grad(value, given[variable], create_graph=True)
+        return torch.autograd.grad((slope**2).sum(), given[variable])[0]
+
+    torch.testing.assert_close(second(variable), second("positions", "strain", "q"), rtol=1e-9, atol=1e-9)
