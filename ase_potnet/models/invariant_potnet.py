@@ -28,7 +28,7 @@ from ase_potnet.models.layers import (
     read_potentials,
     sum_tolerance,
 )
-from ase_potnet.models.neighbour_channel import NeighbourChannel
+from ase_potnet.models.neighbour_channel import NeighbourChannel, NeighbourPairs, neighbour_pairs
 from ase_potnet.models.scaling import N_ELEMENTS, TargetScaling, composition
 
 
@@ -55,7 +55,7 @@ class InvariantPotNetConfig:
     width: int = 128
     n_layers: int = 3
     cutoff: float = 5.0
-    message_width: int = 64
+    message_width: int = 128
     n_radial: int = 24
     l_max: int = 3
     n_angular_radial: int = 8
@@ -82,17 +82,13 @@ class InvariantPotNetConfig:
 class Surroundings:
     """What does not change between layers.
 
-    receiver, sender: (E,) of the local edges j -> i
-    radial: (E, n_radial) radial functions, with weight: (E, 1) the envelope
-    neighbours: sums over local edges, or None
+    pairs: pairs of neighbours with their radial functions
+    angular: sums of radial functions times spherical harmonics, or None
     complete: sums over all atoms and images, or None
     """
 
-    receiver: Tensor
-    sender: Tensor
-    radial: Tensor
-    weight: Tensor
-    neighbours: NeighbourChannel | None
+    pairs: NeighbourPairs
+    angular: NeighbourChannel | None
     complete: CompleteChannel | None
 
 
@@ -138,17 +134,19 @@ class InvariantPotNet(nn.Module):
         with torch.no_grad():
             edges = local_edges(atoms, config.cutoff)
         vectors = edges.vectors(atoms)
-        distance = torch.linalg.vector_norm(vectors, dim=1)
-        weight = envelope(distance, config.cutoff)[:, None]
-        neighbours = complete = None
+        distance = torch.linalg.vector_norm(vectors, dim=1)  # (E,)
+        smooth = envelope(distance, config.cutoff)[:, None]
+        functions = [self.radial_basis(distance) * smooth]
         if config.l_max >= 0:
-            harmonics = spherical_harmonics(config.l_max, vectors / distance[:, None])
-            radial = self.angular_basis(distance) * weight
-            functions = (harmonics[:, :, None] * radial[:, None]).flatten(1)  # (E, n_lm n_angular_radial)
-            neighbours = NeighbourChannel(edges, functions, len(atoms.numbers))
+            harmonics = spherical_harmonics(config.l_max, vectors / distance[:, None])  # (E, n_lm)
+            radial = self.angular_basis(distance) * smooth
+            functions.append((harmonics[:, :, None] * radial[:, None]).flatten(1))
+        pairs = neighbour_pairs(edges, torch.cat(functions, dim=1), len(atoms.numbers))
+        radial_pairs, angular_pairs = pairs.split(config.n_radial)
+        complete = None
         if not config.euclidean:
             complete = CompleteChannel(atoms, self.potentials, sum_tolerance(config.tolerance, atoms.dtype))
-        return Surroundings(edges.receiver, edges.sender, self.radial_basis(distance), weight, neighbours, complete)
+        return Surroundings(radial_pairs, NeighbourChannel(angular_pairs) if config.l_max >= 0 else None, complete)
 
 
 class InvariantPotNetLayer(nn.Module):
@@ -167,11 +165,10 @@ class InvariantPotNetLayer(nn.Module):
 
     def forward(self, x: Tensor, surroundings: Surroundings) -> Tensor:
         normed = self.norm(x)
-        edges = (surroundings.receiver, surroundings.sender, surroundings.radial, surroundings.weight)
-        features = [normed, self.messages(normed, *edges)]
+        features = [normed, self.messages(normed, surroundings.pairs)]
         if self.angular is not None:
-            assert surroundings.neighbours is not None
-            features.append(self.angular(normed, surroundings.neighbours))
+            assert surroundings.angular is not None
+            features.append(self.angular(normed, surroundings.angular))
         if self.complete is not None:
             assert surroundings.complete is not None
             features.append(self.complete(normed, surroundings.complete))

@@ -1,6 +1,8 @@
-"""Sums of fixed functions of the edges times sources on the neighbours, as small matrix products."""
+"""Local edges added up pair by pair, and sums over neighbours as small matrix products."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,20 +13,45 @@ from ase_potnet.graph import Edges
 _PADDING = 1.5  # most to fewest neighbours within a group of atoms
 
 
-class NeighbourChannel:
-    """Sums A_i = Σ_j f(r_j - r_i) q_j over the local edges of a batch, for any number of sources q.
+@dataclass(frozen=True)
+class NeighbourPairs:
+    """Pairs of atoms that at least one local edge joins, sorted by receiver, then by sender.
 
-    The functions of all edges that join the same two atoms are added up once, when the channel is made: sums are
-    linear, so a cell of 8 atoms has at most 8 neighbours an atom however many images lie within the cut-off.
+    Whatever is linear in functions of the edges may use their sum over all edges of a pair instead: a cell of 8 atoms
+    has at most 64 pairs however many images lie within the cut-off.
+
+    receiver, sender: (P,)
+    functions: (P, F) sums of functions of the edges
+    n_atoms: T
     """
 
-    def __init__(self, edges: Edges, functions: Tensor, n_atoms: int) -> None:
-        """functions: (E, F) of the edges, zero at the cut-off."""
-        keys, pair = torch.unique_consecutive(edges.receiver * n_atoms + edges.sender, return_inverse=True)
-        n_pairs, n_functions = len(keys), functions.shape[1]
-        summed = functions.new_zeros(n_pairs + 1, n_functions).index_add(0, pair, functions)  # and a row of zeros
-        sender = torch.cat((keys % n_atoms, keys.new_zeros(1)))
-        counts = torch.bincount(torch.div(keys, n_atoms, rounding_mode="floor"), minlength=n_atoms).cpu().numpy()
+    receiver: Tensor
+    sender: Tensor
+    functions: Tensor
+    n_atoms: int
+
+    def split(self, n_first: int) -> tuple[NeighbourPairs, NeighbourPairs]:
+        """The same pairs with the first functions, and with the others."""
+        first, others = self.functions[:, :n_first].contiguous(), self.functions[:, n_first:]
+        return replace(self, functions=first), replace(self, functions=others)
+
+
+def neighbour_pairs(edges: Edges, functions: Tensor, n_atoms: int) -> NeighbourPairs:
+    """Adds up functions (E, F) of the edges, pair by pair. Differentiable in them."""
+    keys, pair = torch.unique_consecutive(edges.receiver * n_atoms + edges.sender, return_inverse=True)
+    summed = functions.new_zeros(len(keys), functions.shape[1]).index_add(0, pair, functions)
+    receiver = torch.div(keys, n_atoms, rounding_mode="floor")
+    return NeighbourPairs(receiver, keys - receiver * n_atoms, summed, n_atoms)
+
+
+class NeighbourChannel:
+    """Sums A_i = Σ_j f_ij q_j over the pairs of a batch, for any number of sources q."""
+
+    def __init__(self, pairs: NeighbourPairs) -> None:
+        n_pairs, n_functions = pairs.functions.shape
+        padded = torch.cat((pairs.functions, pairs.functions.new_zeros(1, n_functions)))
+        sender = torch.cat((pairs.sender, pairs.sender.new_zeros(1)))
+        counts = torch.bincount(pairs.receiver, minlength=pairs.n_atoms).cpu().numpy()
         first = np.cumsum(counts) - counts
         order = np.argsort(counts, kind="stable")
         self._groups, start = [], 0
@@ -34,13 +61,17 @@ class NeighbourChannel:
             places = np.arange(max(1, counts[some[-1]]))
             rows = np.where(places < counts[some][:, None], first[some][:, None] + places, n_pairs)  # (t, K)
             index = torch.from_numpy(rows).to(sender.device)
-            self._groups.append((summed[index].transpose(1, 2).contiguous(), sender[index]))
+            functions = padded.index_select(0, index.view(-1)).view(*index.shape, n_functions).transpose(1, 2)
+            self._groups.append((functions.contiguous(), sender[index]))
         self._places = torch.from_numpy(np.argsort(order)).to(sender.device)
 
     def sums(self, sources: Tensor) -> Tensor:
         """(T, C) -> (T, F, C)"""
-        parts = [torch.bmm(functions, sources[senders]) for functions, senders in self._groups]
-        return torch.cat(parts)[self._places]
+        parts = [
+            torch.bmm(functions, sources.index_select(0, senders.view(-1)).view(*senders.shape, -1))
+            for functions, senders in self._groups
+        ]
+        return torch.cat(parts).index_select(0, self._places)
 
 
 def _ends(counts: np.ndarray) -> list[int]:
