@@ -4,6 +4,7 @@ from ase_potnet.graph.atoms_batch import AtomsBatch, Structure, batch_structures
 from ase_potnet.graph.complete import CompleteEdges, complete_edges
 from ase_potnet.graph.graph import Graph, build_graph
 from ase_potnet.graph.nearest import nearest_edges
+from ase_potnet.graph.neighbour_list import NeighbourList
 from ase_potnet.graph.neighbours import Edges, local_edges
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CompleteEdges",
     "Edges",
     "Graph",
+    "NeighbourList",
     "Structure",
     "batch_structures",
     "build_graph",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ase_potnet.graph import AtomsBatch
 
@@ -27,7 +28,7 @@ class Predictions:
 
 
 def differentiate(
-    model: nn.Module, atoms: AtomsBatch, *, forces: bool = True, stress: bool = True, create_graph: bool = False
+    model: Callable[[AtomsBatch], Tensor], atoms: AtomsBatch, *, forces: bool = True, stress: bool = True, create_graph: bool = False
 ) -> Predictions:
     """Energy of every structure with its derivatives with respect to positions and strain.
 

@@ -9,8 +9,8 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from ase_potnet.graph import AtomsBatch, local_edges
-from ase_potnet.models.angular import SphereGrid, spherical_harmonics
+from ase_potnet.graph import AtomsBatch, Edges, local_edges
+from ase_potnet.models.angular import SphereGrid
 from ase_potnet.models.local_environment import Environment, environment
 from ase_potnet.models.radial import RadialBasis
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
@@ -99,10 +99,14 @@ class EquivariantPotNet(nn.Module):
         self.register_buffer("references", torch.zeros(N_ELEMENTS, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
 
-    def forward(self, atoms: AtomsBatch) -> Tensor:
-        """Energy of every atom, eV. (T,) Raises ValueError for elements beyond the 94th."""
+    def forward(self, atoms: AtomsBatch, edges: Edges | None = None) -> Tensor:
+        """Energy of every atom, eV. (T,)
+
+        edges: all local edges up to the cut-off, if they are known. Raises ValueError for elements beyond the 94th.
+        """
         require_elements(atoms.numbers)
-        env = environment(atoms, local_edges(atoms, self.config.cutoff), self.radial, self.config.n_radial)
+        edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
+        env = environment(atoms, edges, self.radial, self.config.n_radial)
         scalars = self.embedding(atoms.numbers)  # (T, C)
         higher: list[Tensor] = []  # degrees 1 and 2, (T, 2l+1, C)
         energies = scalars.new_zeros(len(scalars))
@@ -115,6 +119,11 @@ class EquivariantPotNet(nn.Module):
                 energies = energies + complete.energies
         energies = energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, env)
         return energies + self.references.to(energies)[atoms.numbers]
+
+    def set_tolerance(self, tolerance: float) -> None:
+        """Absolute error of the lattice sums from now on."""
+        if self.config.n_sources:
+            self.site_potentials.tolerance = tolerance
 
     def set_references(self, references: Tensor, energy_scale: float) -> None:
         """Energies of isolated atoms by atomic number (95,), eV, and the scale of the network's energies, eV."""
@@ -163,7 +172,7 @@ class Layer(nn.Module):
         width = scalars.shape[1]
         features = [scalars, *higher]
         messages = torch.cat(
-            [env.along_edges(linear(part), l) for l, (linear, part) in enumerate(zip(self.senders, features))], dim=2
+            [env.along_edges(linear(part), l) for l, (linear, part) in enumerate(zip(self.senders, features, strict=False))], dim=2
         )  # (T, K, M)
         sums = env.sum_over_neighbours(messages)
         mixed = torch.cat([part @ weight for part, weight in zip(sums, self.mixing, strict=True)], dim=1)

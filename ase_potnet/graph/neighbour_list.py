@@ -1,0 +1,45 @@
+"""Local edges kept while atoms move little, as molecular dynamics wants them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ase_potnet.graph.atoms_batch import AtomsBatch
+from ase_potnet.graph.neighbours import Edges, local_edges
+
+
+class NeighbourList:
+    """Edges of one batch, searched with a skin and used again until an atom has moved by half the skin.
+
+    cutoff, skin: Å; with skin 0 every call searches.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        self.cutoff, self.skin = cutoff, skin
+        self._built: tuple[AtomsBatch, Edges] | None = None
+
+    def edges(self, atoms: AtomsBatch) -> Edges:
+        """All edges shorter than the cut-off, the same as ``local_edges(atoms, cutoff)`` finds."""
+        if self.skin == 0:
+            return local_edges(atoms, self.cutoff)
+        if self._built is None or not self._is_close(self._built[0], atoms):
+            kept = atoms.moved(atoms.positions.detach().clone(), atoms.cell.detach().clone())
+            self._built = (kept, local_edges(kept, self.cutoff + self.skin))
+        wide = self._built[1]
+        with torch.no_grad():
+            vectors = wide.vectors(atoms)
+            near = torch.nonzero((vectors * vectors).sum(1) < self.cutoff**2)[:, 0]
+        return Edges(wide.receiver[near], wide.sender[near], wide.image[near])
+
+    def _is_close(self, old: AtomsBatch, new: AtomsBatch) -> bool:
+        """Same structures, every atom closer than half the skin to where it was; cells are compared exactly."""
+        same = _equal(old.numbers, new.numbers) and _equal(old.batch, new.batch) and torch.equal(old.pbc, new.pbc)
+        if not (same and old.dtype == new.dtype and _equal(old.cell, new.cell)):
+            return False
+        moved = new.positions.detach() - old.positions
+        return bool((moved * moved).sum(1).max() < (0.5 * self.skin) ** 2)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and a.shape == b.shape and torch.equal(a, b)
