@@ -105,6 +105,39 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 
 @app.command()
+def label(
+    source: Annotated[list[str], typer.Argument(metavar="IN... OUT", help="structures to label; folder to write to")],
+    calculator: Annotated[str, typer.Option("--calculator", "-c", help="module:factory[,key=value,...] or ,{json}")],
+    perturb: Annotated[str, typer.Option("--perturb", "-p", help="none, default, phonon, or a YAML file")] = "none",
+    frames: Annotated[int | None, typer.Option(help="frames a structure, in place of the recipe's")] = None,
+    seed: Annotated[int | None, typer.Option(help="in place of the recipe's")] = None,
+    elements: Annotated[str | None, typer.Option(help="only structures of these, such as Al,Cu,O")] = None,
+    structures: Annotated[int | None, typer.Option(help="structures at most")] = None,
+    processes: Annotated[int, typer.Option("--processes", "-n", help="each with a calculator of its own")] = 1,
+    threads: Annotated[int, typer.Option(help="of each process")] = 1,
+    limit: Annotated[str | None, typer.Option(help="stop after this time, such as 90s, 30m, 2h, 1d")] = None,
+    export: Annotated[Path | None, typer.Option(help="extxyz file of all frames, once finished")] = None,
+) -> None:
+    """Label structures with energy, forces and stress of any ASE calculator; the same command again goes on."""
+    from ase_potnet.training.labelling import export_extxyz
+    from ase_potnet.training.labelling import label as run
+
+    if len(source) < 2:
+        raise ValueError("IN, OUT: wanted structures to label and a folder to write to")
+    *inputs, out = source
+    chosen = None if elements is None else elements.replace(",", " ").split()
+    done = run(
+        inputs if len(inputs) > 1 else inputs[0], out, calculator, recipe=perturb, frames=frames, seed=seed,
+        elements=chosen, structures=structures, processes=processes, threads=threads, limit=limit,
+    )  # fmt: skip
+    typer.echo(done)
+    if export is not None and done.complete:
+        typer.echo(f"written: {export_extxyz(out, export)}")
+    if done.complete and not done.labelled:
+        raise typer.Exit(1)
+
+
+@app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="structure files that ASE reads, or folders of them")],
     property_: Annotated[str, typer.Option("--property", "-p")] = "formation_energy_per_atom",

@@ -2,7 +2,7 @@
 
 from .calculators import CalculatorSpec, parse_spec
 from .recipe import BUILT_IN, Kind, Limits, Recipe, Supercell, Surface, load_recipe
-from .run import Summary, duration, label
+from .run import Summary, duration, export_extxyz, label
 
 __all__ = [
     "BUILT_IN",
@@ -14,6 +14,7 @@ __all__ = [
     "Supercell",
     "Surface",
     "duration",
+    "export_extxyz",
     "label",
     "load_recipe",
     "parse_spec",

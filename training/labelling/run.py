@@ -19,6 +19,7 @@ from typing import Any
 
 from ..data.dataset import Dataset
 from ..data.files import Progress
+from ..data.label_shards import PROVENANCE
 from ..data.opening import Spec, open_dataset
 from ..data.structures import atomic_number
 from .calculators import parse_spec
@@ -141,6 +142,19 @@ def label(
             summary = Summary(expected, store.labelled, store.failed, len(store.done) - before, seconds, reasons)
             _finish(store, run, summary)
             return summary
+
+
+def export_extxyz(out: str | Path, path: str | Path) -> Path:
+    """Write the labelled frames of a folder to one extended XYZ file, and their provenance to a file beside it.
+
+    Args:
+        out: folder of a labelling run
+        path: the file; .gz, .bz2 or .xz at the end compresses. The provenance is in `path`.provenance.json.
+    """
+    written = open_dataset(out, kind="labels", progress=False).to_extxyz(path)
+    text = (Path(out) / PROVENANCE).read_text(encoding="utf-8")
+    written.with_name(f"{written.name}.provenance.json").write_text(text, encoding="utf-8")
+    return written
 
 
 def select(dataset: Dataset, elements: Iterable[str] | None, structures: int | None) -> Dataset:
