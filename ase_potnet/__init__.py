@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["PotNetCalculator", "__version__", "graph", "lattice", "list_models", "load_model", "predict"]
 
 _SUBMODULES = frozenset({"graph", "lattice"})
-_HOMES = {"PotNetCalculator": "calculator", "list_models": "pretrained", "load_model": "pretrained", "predict": "prediction"}
+_HOMES = {
+    "PotNetCalculator": "calculator",
+    "list_models": "pretrained",
+    "load_model": "pretrained",
+    "predict": "prediction",
+}
 
 
 def __getattr__(name: str) -> Any:

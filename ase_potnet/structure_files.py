@@ -71,7 +71,7 @@ def predict_files(
             for values in predict_batches(network, [atoms for _, atoms in rest], device=place):
                 done = items[len(rows) : len(rows) + len(values)]
                 rows += [
-                    (name, atoms.get_chemical_formula(), float(row[column]))
+                    (name, atoms.get_chemical_formula(mode="metal"), float(row[column]))
                     for (name, atoms), row in zip(done, values, strict=True)
                 ]
         except StructureError as error:

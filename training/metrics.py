@@ -17,10 +17,15 @@ Metrics = dict[str, dict[str, float]]  # quantity, then measure
 def error_measures(predicted: Floats, wanted: Floats) -> dict[str, float]:
     """MAE, RMSE, largest error, R² and number of the values that are known. NaN among `wanted` is left out.
 
-    R² is left out where all values are the same, everything but the number where no value is known.
+    R² is left out where all values are the same, everything but the number where no value is known. Predictions that
+    are not finite are left out, too, and counted as "not_finite".
     """
-    known = np.isfinite(wanted) & np.isfinite(predicted)
+    known = np.isfinite(wanted)
+    lost = known & ~np.isfinite(predicted)
+    known = known & ~lost
     measures = {"count": float(known.sum())}
+    if lost.any():
+        measures["not_finite"] = float(lost.sum())
     if not known.any():
         return measures
     error = predicted[known] - wanted[known]

@@ -7,7 +7,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .averaging import WeightAverage
 from .batches import TrainingBatches
-from .checkpoint import write_checkpoint
+from .checkpoint import LAST, write_checkpoint
 from .evaluation import merge_predictions, predict_arrays
 from .losses import combine
 from .metrics import Metrics
@@ -113,13 +113,16 @@ class Training(lightning.LightningModule):
         """Write a checkpoint, from the first process."""
         self._tick()
         if self.sums is not None and not torch.isfinite(self.sums).all():
-            raise ValueError(
-                f"the loss is not finite in epoch {self.progress.epoch}: lower optimiser.lr, or clip harder "
-                f"(the last checkpoint, {self.folder / 'last.pt'}, is from before)"
-            )
+            self._give_up("the loss is")
         if self.trainer.is_global_zero:
             write_checkpoint(self.folder, self.state())
         self._saved = time.monotonic()
+
+    def _give_up(self, what: str) -> NoReturn:
+        raise ValueError(
+            f"{what} not finite in epoch {self.progress.epoch}: lower optimiser.lr, or clip harder "
+            f"(the last checkpoint, {self.folder / LAST}, is from before)"
+        )
 
     def _tick(self) -> None:
         """Count the time."""
@@ -281,7 +284,10 @@ class Training(lightning.LightningModule):
             parts: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, predictions)
             predictions = merge_predictions(parts)
-        return self.task.metrics(predictions, self.data.val)
+        metrics = self.task.metrics(predictions, self.data.val)
+        if any("not_finite" in measures for measures in metrics.values()):
+            self._give_up("predictions are")
+        return metrics
 
     def _row(self, score: float, metrics: Metrics) -> dict[str, float]:
         """The row of log.csv."""

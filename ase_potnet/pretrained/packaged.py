@@ -33,6 +33,6 @@ def find_model(name_or_path: str | Path) -> Path:
     if folder.is_dir():
         raise ValueError(f"model: the folder {folder} has no {CONFIG_FILE}; it was not written by save_model")
     near = get_close_matches(str(name_or_path), names, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
-    there = f"there are {', '.join(names)}" if names else "there are none in this version"
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    there = ", ".join(names) or "none in this version"
     raise ValueError(f"model: no packaged model and no folder {str(name_or_path)!r}{hint} Packaged models: {there}.")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import torch
-from ase_potnet.training.averaging import WeightAverage
 from torch import nn
+
+from ase_potnet.training.averaging import WeightAverage
 
 
 def test_average_is_the_hand_computed_one() -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
 from ase_potnet.graph import batch_structures, local_edges
 from ase_potnet.training.arrays import StructureArrays, join_arrays, structure_arrays, with_labels, with_targets
 from ase_potnet.training.batches import Budget, TrainingBatches, shuffled_batches, sorted_batches
@@ -81,7 +83,7 @@ def test_every_structure_once_and_limits_kept(arrays: StructureArrays, budget: B
             assert len(batch) == 1 or cost[batch].sum() <= 1 + 1e-6
     # and filled: two consecutive batches never fit into one
     costs = budget.costs(arrays)
-    for first, second in zip(batches[:-1], batches[1:], strict=True):
+    for first, second in itertools.pairwise(batches):
         together = np.concatenate([first, second[:1]])
         assert max(cost[together].sum() for cost in costs) > 1
 
@@ -128,7 +130,7 @@ def test_processes_share_every_batch(arrays: StructureArrays) -> None:
 def test_evaluation_puts_like_sizes_together(arrays: StructureArrays) -> None:
     batches = sorted_batches(arrays, Budget(structures=16))
     sizes = arrays.n_atoms
-    assert all(sizes[a].max() <= sizes[b].min() for a, b in zip(batches[:-1], batches[1:], strict=True))
+    assert all(sizes[a].max() <= sizes[b].min() for a, b in itertools.pairwise(batches))
 
 
 def test_a_budget_needs_a_limit() -> None:

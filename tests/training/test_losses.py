@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from ase_potnet.training.losses import LossTerm, combine, masked_loss
 from ase_potnet.training.schedules import rate_factor, weight_at
 

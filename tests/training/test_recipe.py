@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ase_potnet.training.recipe import differences, load_recipe, packaged_recipes
 
 Write = Callable[..., Path]

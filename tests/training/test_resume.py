@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from ase_potnet.training.checkpoint import LAST, read_checkpoint
 from ase_potnet.training.run import train
-from safetensors.torch import load_file
 
 from .conftest import finish, start_training
 

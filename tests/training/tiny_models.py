@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from ase_potnet.graph import AtomsBatch, local_edges
 from ase_potnet.models import registry
 from ase_potnet.models.scaling import TargetScaling, composition
-from torch import Tensor, nn
 
 PROPERTY, ENERGY = "tiny-property", "tiny-energy"
 

@@ -1,4 +1,4 @@
-"""A training in a process of its own: python train_tiny.py RECIPE. The environment may ask for a delay of every step."""
+"""A training in a process of its own: python train_tiny.py RECIPE. STEP_DELAY: seconds to sleep before a step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_models
 import torch
+
 from ase_potnet.training import reporting
 from ase_potnet.training.module import Training
 from ase_potnet.training.run import train

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk
+
+from ase_potnet import predict
+from ase_potnet.cli import main
+from ase_potnet.pretrained import packaged
+
+SAMPLES = Path(__file__).resolve().parent / "data"
+JARVIS = SAMPLES / "jarvis_sample.json"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, trained by the command on twelve crystals."""
+    folder = tmp_path_factory.mktemp("training")
+    recipe = {
+        "output": str(folder / "run"),
+        "data": {
+            "path": str(JARVIS),
+            "targets": [{"name": "formation_energy_per_atom", "field": "formation_energy_peratom", "unit": "eV/atom"}],
+            "split": {"fractions": [0.7, 0.2, 0.1]},
+        },
+        "model": {"name": "potnet", "options": {"width": 8, "n_layers": 1}},
+        "batch": {"structures": 4},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert run("train", str(folder / "recipe.yaml"), "--set", "epochs=2") == 0
+    return folder / "run" / "model"
+
+
+def run(*args: str) -> int:
+    """The exit status of the command."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(args))
+    return int(caught.value.code or 0)
+
+
+def test_training_leaves_a_model_with_a_picture(trained: Path) -> None:
+    assert (trained / "weights.safetensors").is_file()
+    assert (trained.parent / "parity_val.png").is_file()
+    assert len((trained.parent / "log.csv").read_text().splitlines()) == 3
+
+
+def test_evaluate_writes_the_leaderboard_form(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run("evaluate", "-m", str(trained), "-d", str(JARVIS), "-o", str(out)) == 0
+    text = capsys.readouterr().out
+    assert "12 structures" in text
+    rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["id", "target", "prediction"]
+    assert len(rows) == 12
+    assert all(row["id"].startswith("JVASP-") for row in rows)
+    error = [abs(float(row["target"]) - float(row["prediction"])) for row in rows]
+    metrics = json.loads((out / "metrics.json").read_text())["metrics"]["formation_energy_per_atom"]
+    assert metrics["mae"] == pytest.approx(np.mean(error), rel=1e-5)
+    assert f"{metrics['mae']:.5g}" in text
+    assert (out / "parity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_takes_a_part_and_another_name(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [entry["jid"] for entry in json.loads(JARVIS.read_text())]
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ids[:8], "val": ids[8:10], "test": ids[10:]}))
+    renamed = "formation_energy_per_atom=optb88vdw_bandgap"
+    args = ("evaluate", "-m", str(trained), "-d", str(JARVIS), "--split", str(split), "--part", "val")
+    assert run(*args, "--target", renamed) == 0
+    assert "2 structures" in capsys.readouterr().out
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """A CIF, two frames of extxyz and a POSCAR in a folder."""
+    paths = [tmp_path / "a.cif", tmp_path / "b.extxyz", tmp_path / "sub" / "POSCAR"]
+    paths[2].parent.mkdir()
+    ase.io.write(paths[0], bulk("Si"))
+    ase.io.write(paths[1], [bulk("Fe"), bulk("NaCl", "rocksalt", a=5.6)])
+    ase.io.write(paths[2], bulk("Cu"), format="vasp")
+    return [paths[0], paths[1], paths[2].parent]
+
+
+def test_predict_prints_what_the_function_gives(
+    trained: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [ase.io.read(files[0]), *ase.io.read(files[1], ":"), ase.io.read(files[2] / "POSCAR")]
+    expected = list(predict(frames, model=trained))
+    args = ("predict", *map(str, files), "-m", str(trained))
+    assert run(*args, "--format", "json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["unit"] == "eV/atom"
+    values = [row["formation_energy_per_atom"] for row in data["predictions"]]
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert [row["formula"] for row in data["predictions"]] == ["Si2", "Fe", "NaCl", "Cu"]
+    assert data["predictions"][2]["structure"].endswith("b.extxyz#2")
+    assert run(*args, "--format", "csv") == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [float(row["formation_energy_per_atom"]) for row in rows] == pytest.approx(expected, rel=1e-5)
+    assert run(*args) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["structure", "formula", "formation_energy_per_atom", "(eV/atom)"]
+    assert len(table) == 5
+
+
+def test_predict_goes_on_after_broken_files(
+    trained: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.cif").write_text("data_nothing\n")
+    out = tmp_path / "out.csv"
+    paths = [str(files[0]), str(tmp_path / "broken.cif"), str(files[2])]
+    assert run("predict", *paths, "-m", str(trained), "-f", "csv", "-o", str(out)) == 1
+    assert "broken.cif" in capsys.readouterr().err
+    assert len(out.read_text().splitlines()) == 3
+
+
+def test_models_lists_packaged_models(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packaged, "weights_folder", lambda: trained.parent)
+    assert run("models") == 0
+    text = capsys.readouterr().out
+    assert "model: potnet, predicts formation_energy_per_atom (eV/atom)" in text
+    assert "val formation_energy_per_atom: MAE" in text
+    assert run("models", "model") == 0
+    assert capsys.readouterr().out.startswith("# model")
+    assert run("models", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["task"] == "property"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("train", "nowhere.yaml"), "error: recipe: no file nowhere.yaml"),
+        (("train", "custom", "-s", "epohcs=3"), "unknown key 'epohcs', did you mean 'epochs'?"),
+        (("train", "custom", "-s", "epochs"), "error: --set: wanted key=value, got 'epochs'"),
+        (("train", "custom", "-s", "data.path=nowhere"), "error: path: no file or folder nowhere"),
+        (("evaluate", "-m", "nowhere", "-d", str(JARVIS)), "error: model: no packaged model and no folder 'nowhere'"),
+        (("predict", "nowhere.cif", "-m", "nowhere"), "error: model: no packaged model"),
+        (("models", "nowhere"), "error: model: no packaged model"),
+    ],
+)
+def test_errors_are_one_line(args: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*args) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--list") == 0
+    assert "jarvis_formation_energy" in capsys.readouterr().out.split()
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = """
+import sys
+from ase_potnet.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+heavy = {"torch", "numpy", "ase", "lightning", "matplotlib", "pydantic"}.intersection(sys.modules)
+assert not heavy, heavy
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "predict" in result.stdout

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase.data import chemical_symbols
+
+from ase_potnet.pretrained import load_model, model_info
+from ase_potnet.training.arrays import StructureArrays
+from ase_potnet.training.data import Split, open_dataset
+from ase_potnet.training.metrics import energy_metrics, error_measures, errors_by_element, fit_element_shifts
+from ase_potnet.training.recipe import LossConfig, load_recipe
+from ase_potnet.training.run import make_model, train
+from ase_potnet.training.sources import load_training_data
+from ase_potnet.training.tasks import EnergyTask, PropertyTask, make_task
+
+from .conftest import SAMPLES
+from .tiny_models import ENERGY, PROPERTY, TinyEnergy
+
+Recipe = dict[str, Any]
+
+
+def test_results_of_a_property_training(property_recipe: Recipe, pictures: None) -> None:
+    result = train(property_recipe, progress=False)
+    folder = result.folder
+    assert result.finished
+    names = {file.name for file in folder.iterdir()}
+    assert {"last.pt", "log.csv", "recipe.json", "metrics.json", "model", "learning_curve.png"} <= names
+    assert (folder / "parity_val.png").read_bytes().startswith(b"\x89PNG")
+    info = model_info(folder / "model")
+    assert [target.name for target in info.targets] == ["formation_energy_per_atom", "optb88vdw_bandgap"]
+    assert info.metadata["metrics"] == result.metrics
+    rows = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    # the exported model makes the predictions that are written, and these have the errors that are reported
+    model = load_model(folder / "model")
+    data = load_training_data(load_recipe(property_recipe), progress=False)
+    predicted = model(data.val.atoms_batch(np.arange(len(data.val)), torch.float32)).numpy()
+    text = (folder / "predictions_val_formation_energy_per_atom.csv").read_text()
+    table = list(csv.DictReader(text.splitlines()))
+    assert [row["id"] for row in table] == list(data.val.ids)
+    np.testing.assert_allclose([float(row["prediction"]) for row in table], predicted[:, 0], rtol=1e-5)
+    mae = np.abs(predicted - data.val.values["targets"])[:, 0].mean()
+    assert result.metrics["val"]["formation_energy_per_atom"]["mae"] == pytest.approx(mae, rel=1e-5)
+    # they are those of the best epoch
+    scores = [float(row["score"]) for row in rows]
+    assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == int(np.argmin(scores))
+
+
+def test_training_learns(property_recipe: Recipe) -> None:
+    property_recipe["model"] = {"name": PROPERTY, "options": {"dropout": 0.0, "width": 16}}
+    result = train(property_recipe | {"epochs": 40, "ema": 0.0}, progress=False)
+    rows = list(csv.DictReader((result.folder / "log.csv").read_text().splitlines()))
+    name = "train_formation_energy_per_atom"
+    assert float(rows[-1][name]) < 0.2 * float(rows[0][name])
+
+
+def test_missing_values_of_a_target_do_not_matter(property_recipe: Recipe) -> None:
+    recipe = load_recipe(property_recipe, {"data.targets": ["formation_energy_peratom", "mbj_bandgap"]})
+    task = make_task(recipe)
+    assert isinstance(task, PropertyTask)
+    data = load_training_data(recipe, progress=False)
+    known = np.isfinite(data.train.values["targets"])
+    assert known[:, 0].all()
+    assert 0 < known[:, 1].sum() < len(known)
+    model = make_model(recipe, task, data).eval()
+    batch = task.collate(data.train, np.arange(len(data.train)))
+    terms = task.loss_terms(model, batch, 0.0)
+    assert [int(term.count) for term in terms] == known.sum(axis=0).tolist()
+    predicted = model(batch.atoms).detach().numpy()
+    spread = np.nanstd(data.train.values["targets"], axis=0)
+    error = np.abs(predicted - data.train.values["targets"]) / spread
+    huber = np.where(error < 1, error**2 / 2, error - 0.5)
+    expected = np.nansum(huber, axis=0)
+    np.testing.assert_allclose([term.total.item() for term in terms], expected, rtol=1e-4)
+
+
+def test_files_and_seeds_split_as_they_say(property_recipe: Recipe, tmp_path: Path) -> None:
+    dataset = open_dataset(property_recipe["data"]["path"], progress=False)
+    split = Split(dataset.ids[3:8], dataset.ids[:2], [dataset.ids[9], "not-there"])
+    path = split.to_json(tmp_path / "split.json")
+    recipe = load_recipe(property_recipe, {"data.split": {"kind": "file", "path": str(path)}})
+    data = load_training_data(recipe, progress=False)
+    assert data.train.ids == tuple(dataset.ids[3:8])
+    assert data.val.ids == tuple(dataset.ids[:2])
+    assert data.test is not None
+    assert data.test.ids == (dataset.ids[9],)
+    assert "1 ids of the split are not in the data" in data.notes
+    limited = load_training_data(load_recipe(property_recipe, {"data.max_structures": 3}), progress=False)
+    whole = load_training_data(load_recipe(property_recipe), progress=False)
+    assert limited.train.ids == whole.train.ids[:3]
+    assert limited.val.ids == whole.val.ids
+    other = load_training_data(load_recipe(property_recipe, {"data.split.seed": 4}), progress=False)
+    assert other.train.ids != whole.train.ids
+
+
+def test_validation_may_be_a_source_of_its_own(energy_recipe: Recipe) -> None:
+    path = energy_recipe["data"]["path"]
+    recipe = load_recipe(energy_recipe, {"data.val": path, "data.split.fractions": [0.8, 0.2, 0.0]})
+    data = load_training_data(recipe, progress=False)
+    assert (len(data.train), len(data.val), data.test) == (12, 12, None)
+
+
+def test_early_stopping(property_recipe: Recipe) -> None:
+    recipe = property_recipe | {"early_stopping": {"patience": 2, "min_delta": 1e3}, "epochs": 50}
+    result = train(recipe, progress=False)
+    assert result.finished
+    assert result.reason == "no better for 2 epochs"
+    assert len((result.folder / "log.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_an_infinite_loss_is_said_and_nothing_overwritten(property_recipe: Recipe) -> None:
+    recipe = property_recipe | {"optimiser": {"lr": 1e30, "schedule": "constant", "warmup": 0.0}, "clip": None}
+    with pytest.raises(ValueError, match=r"not finite in epoch \d+: lower optimiser.lr"):
+        train(recipe, progress=False)
+
+
+def test_frozen_parameters_stay(property_recipe: Recipe) -> None:
+    model = {"name": PROPERTY, "freeze": ["embedding.*"]}
+    recipe = load_recipe(property_recipe | {"model": model, "epochs": 2})
+    start = make_model(recipe, make_task(recipe), load_training_data(recipe, progress=False))
+    assert [name for name, p in start.named_parameters() if not p.requires_grad] == ["embedding.weight"]
+    train(recipe, progress=False)
+    with pytest.raises(ValueError, match=r"model\.freeze: no parameter is named like 'nothing'"):
+        train(property_recipe | {"model": model | {"freeze": ["nothing"]}}, restart=True, progress=False)
+
+
+def test_training_starts_from_other_weights(property_recipe: Recipe, tmp_path: Path) -> None:
+    first = train(property_recipe, progress=False)
+    assert first.model is not None
+    recipe = load_recipe(
+        property_recipe | {"output": str(tmp_path / "b"), "model": {"name": PROPERTY, "start_from": str(first.model)}}
+    )
+    model = make_model(recipe, make_task(recipe), load_training_data(recipe, progress=False))
+    before = load_model(first.model).state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_results_of_an_energy_training(energy_recipe: Recipe, pictures: None) -> None:
+    result = train(energy_recipe, progress=False)
+    assert result.finished
+    assert model_info(result.folder / "model").task == "energy"
+    assert result.metrics["val"]["forces"]["mae"] > 0
+    assert (result.folder / "parity_val.png").is_file()
+
+
+def energy_parts(recipe: Recipe, **loss: Any) -> tuple[EnergyTask, TinyEnergy, StructureArrays]:
+    checked = load_recipe(recipe | {"loss": loss})
+    task = make_task(checked)
+    assert isinstance(task, EnergyTask)
+    data = load_training_data(checked, progress=False)
+    model = make_model(checked, task, data)
+    assert isinstance(model, TinyEnergy)
+    return task, model, data.train
+
+
+def test_energy_losses_are_the_hand_computed_ones(energy_recipe: Recipe) -> None:
+    task, model, arrays = energy_parts(
+        energy_recipe,
+        energy={"kind": "l1", "weight": 2.0},
+        forces={"kind": "norm", "weight": [1.0, 3.0]},
+        stress={"kind": "mse", "weight": 5.0},
+    )
+    rows = np.array([4, 0, 2])
+    arrays.values["energy"][2] = np.nan
+    batch = task.collate(arrays, rows)
+    terms = {term.name: term for term in task.loss_terms(model, batch, 0.5)}
+    found = task.predict(model, batch.atoms)
+    n = arrays.n_atoms[rows]
+    energy = np.abs(found["energy"].detach().numpy() - arrays.values["energy"][rows]) / n
+    assert terms["energy"].total.item() == pytest.approx(energy[:2].sum(), rel=1e-10)
+    assert int(terms["energy"].count) == 2
+    forces = found["forces"].numpy() - arrays.values["forces"][arrays.atom_rows(rows)]
+    assert terms["forces"].total.item() == pytest.approx(np.linalg.norm(forces, axis=1).sum(), rel=1e-10)
+    assert int(terms["forces"].count) == n.sum()
+    stress = found["stress"].numpy() - arrays.values["stress"][rows]
+    assert terms["stress"].total.item() == pytest.approx((stress**2).sum(), rel=1e-10)
+    assert int(terms["stress"].count) == 27
+    assert [terms[name].weight for name in ("energy", "forces", "stress")] == [2.0, 2.0, 5.0]
+
+
+def test_kinds_of_frames_are_weighted(energy_recipe: Recipe) -> None:
+    task, model, arrays = energy_parts(energy_recipe)
+    rows = np.array([0, 1])
+    plain = task.loss_terms(model, task.collate(arrays, rows), 0.0)
+    weighted_task = EnergyTask(task.dtype, LossConfig(kind_weights={"": 3.0}))
+    weighted = weighted_task.loss_terms(model, weighted_task.collate(arrays, rows), 0.0)
+    for one, other in zip(plain, weighted, strict=True):
+        assert other.total.item() == pytest.approx(3 * one.total.item())
+        assert int(other.count) == int(one.count)
+
+
+def test_forces_that_weigh_nothing_are_not_computed(energy_recipe: Recipe) -> None:
+    task, model, arrays = energy_parts(energy_recipe, forces={"weight": 0}, stress={"weight": 0})
+    terms = task.loss_terms(model, task.collate(arrays, np.array([0, 1])), 0.0)
+    assert [term.name for term in terms] == ["energy"]
+
+
+def test_the_model_gets_the_statistics_of_energies(energy_recipe: Recipe) -> None:
+    _, model, arrays = energy_parts(energy_recipe)
+    n = len(arrays)
+    rms = float(np.sqrt((arrays.values["forces"] ** 2).mean()))
+    assert model.fitted[:2] == ((n, 119), (n,))
+    assert model.fitted[2] == pytest.approx(rms)
+
+
+def test_error_measures() -> None:
+    measures = error_measures(np.array([1.0, 2.0, 5.0, 9.0]), np.array([1.0, 3.0, 2.0, np.nan]))
+    assert measures["count"] == 3
+    assert measures["mae"] == pytest.approx(4 / 3)
+    assert measures["rmse"] == pytest.approx(np.sqrt(10 / 3))
+    assert measures["r2"] == pytest.approx(1 - 10 / 2)
+    assert measures["max"] == 3
+    assert error_measures(np.array([1.0]), np.array([np.nan])) == {"count": 0.0}
+    assert error_measures(np.array([np.nan, 1.0]), np.array([1.0, 1.0]))["not_finite"] == 1
+
+
+def test_errors_by_kind_and_element(energy_recipe: Recipe) -> None:
+    _, _, arrays = energy_parts(energy_recipe)
+    wrong = {name: arrays.values[name].copy() for name in ("energy", "forces", "stress")}
+    number = int(np.bincount(arrays.numbers).argmax())
+    wrong["forces"][arrays.numbers == number] += 0.5
+    wrong["energy"] += 0.25 * arrays.n_atoms
+    by_element = errors_by_element(wrong, arrays)
+    most = chemical_symbols[number]
+    assert by_element[most]["forces_mae"] == pytest.approx(0.5)
+    assert all(m["forces_mae"] == pytest.approx(0.0) for symbol, m in by_element.items() if symbol != most)
+    assert all(m["energy_mae"] == pytest.approx(0.25) for m in by_element.values())
+    metrics = energy_metrics(wrong, arrays)
+    assert metrics["energy_per_atom"]["mae"] == pytest.approx(0.25)
+    shifts = fit_element_shifts(wrong["energy"], arrays)
+    np.testing.assert_allclose(wrong["energy"] + arrays.composition() @ shifts, arrays.values["energy"], atol=1e-3)
+
+
+def test_data_without_labels_is_named(energy_recipe: Recipe) -> None:
+    energy_recipe["data"] = energy_recipe["data"] | {"path": str(SAMPLES / "mp_sample.extxyz")}
+    with pytest.raises(ValueError, match="the training part has no structure with a label"):
+        train(energy_recipe, progress=False)
+    assert energy_recipe["model"]["name"] == ENERGY
