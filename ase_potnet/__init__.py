@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase_potnet import graph, lattice
     from ase_potnet.calculator import PotNetCalculator
+    from ase_potnet.evaluation import evaluate
     from ase_potnet.prediction import predict
     from ase_potnet.pretrained import list_models, load_model
 
     __version__: str
 
-__all__ = ["PotNetCalculator", "__version__", "graph", "lattice", "list_models", "load_model", "predict"]
+__all__ = ["PotNetCalculator", "__version__", "evaluate", "graph", "lattice", "list_models", "load_model", "predict"]
 
 _SUBMODULES = frozenset({"graph", "lattice"})
 _HOMES = {
     "PotNetCalculator": "calculator",
+    "evaluate": "evaluation",
     "list_models": "pretrained",
     "load_model": "pretrained",
     "predict": "prediction",

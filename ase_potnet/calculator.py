@@ -12,15 +12,14 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, Parameters, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 from torch import nn
 
+from ase_potnet.evaluation import DTYPES, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, NeighbourList, batch_structures
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
-from ase_potnet.pretrained import load_model, model_info
+from ase_potnet.pretrained import model_info
 
-_DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _ASE_KEYWORDS = ("atoms", "label", "directory", "restart")
 _CLOSEST = 0.3  # Å
 
@@ -59,25 +58,18 @@ class PotNetCalculator(Calculator):  # type: ignore[misc]
         **ase_keywords: Any,
     ) -> None:
         _check_keywords(ase_keywords)
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype: wanted 'float64' or 'float32', got {dtype!r}")
         if not skin >= 0:
             raise ValueError(f"skin: wanted a length from 0 Å, got {skin!r}")
         super().__init__(**ase_keywords)
-        place = pick_device(device)
+        self.model = load_potential(model, device=device, dtype=dtype)
         settings: dict[str, Any] = {"dtype": dtype, "tolerance": tolerance, "skin": skin}
-        if isinstance(model, nn.Module):
-            self.model = model.to(device=place, dtype=_DTYPES[dtype]).eval().requires_grad_(False)
-        else:
+        if not isinstance(model, nn.Module):
             info = model_info(model)
-            if info.task != "energy":
-                raise ValueError(f"model: {info.name} predicts {', '.join(t.name for t in info.targets)}, not energies")
-            self.model = load_model(info.folder, device=place, dtype=_DTYPES[dtype])
             settings |= {"model": str(model), "version": info.version, "sha256": info.sha256}
         if tolerance is not None:
             self.model.set_tolerance(tolerance)
         self.parameters = Parameters(settings)
-        self._device, self._dtype = place, _DTYPES[dtype]
+        self._device, self._dtype = pick_device(device), DTYPES[dtype]
         self._neighbours = NeighbourList(self.model.config.cutoff, skin)
 
     def calculate(
@@ -99,15 +91,14 @@ class PotNetCalculator(Calculator):  # type: ignore[misc]
             return energies
 
         found = differentiate(energies_of, batch, forces=slopes, stress=slopes and periodic)
-        energies = found.energies.double().cpu().numpy()
-        energy = float(found.energy)
-        if not np.isfinite(energy):
+        (result,) = split_results(batch, found)
+        if not np.isfinite(result.energy):
             raise ValueError("atoms: the energy is not finite; are atoms too close to one another?")
-        self.results = {"energy": energy, "free_energy": energy, "energies": energies}
-        if found.forces is not None:
-            self.results["forces"] = found.forces.double().cpu().numpy()
-        if found.stress is not None:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress[0].double().cpu().numpy())
+        self.results = {"energy": result.energy, "free_energy": result.energy, "energies": result.energies}
+        if result.forces is not None:
+            self.results["forces"] = result.forces
+        if result.stress is not None:
+            self.results["stress"] = result.stress
 
 
 def _check_keywords(keywords: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ def predict_batches(
     """All targets of a property model for batch after batch, (B, n_targets) each."""
     dtype = next(parameter.dtype for parameter in network.parameters())
     first = 0
-    for chunk in _chunks(structures, batch_size):
+    for chunk in chunks(structures, batch_size):
         try:
             atoms = batch_structures(chunk, dtype=dtype, device=device)
             with torch.no_grad():
@@ -124,9 +124,7 @@ def pick_device(device: torch.device | str) -> torch.device:
         ) from error
 
 
-def _chunks(
-    structures: Structure | Iterable[Structure], batch_size: int | Literal["auto"]
-) -> Iterator[list[Structure]]:
+def chunks(structures: Structure | Iterable[Structure], batch_size: int | Literal["auto"]) -> Iterator[list[Structure]]:
     """Consecutive structures that are predicted together."""
     chunk: list[Structure] = []
     atoms = pairs = 0
