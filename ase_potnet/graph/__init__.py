@@ -6,6 +6,7 @@ from ase_potnet.graph.graph import Graph, build_graph
 from ase_potnet.graph.nearest import nearest_edges
 from ase_potnet.graph.neighbour_list import NeighbourList
 from ase_potnet.graph.neighbours import Edges, local_edges
+from ase_potnet.graph.pyg import from_pyg, to_pyg
 
 __all__ = [
     "AtomsBatch",
@@ -17,6 +18,8 @@ __all__ = [
     "batch_structures",
     "build_graph",
     "complete_edges",
+    "from_pyg",
     "local_edges",
     "nearest_edges",
+    "to_pyg",
 ]

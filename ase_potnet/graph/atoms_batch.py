@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from ase import Atoms
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from pymatgen.core import IMolecule, IStructure
+    from pymatgen.core.structure import IMolecule, IStructure
 
     Structure: TypeAlias = Atoms | IStructure | IMolecule | tuple[Any, Any, Any, Any]
 else:
     Structure: TypeAlias = Any
 
 _MAX_NUMBER = 118
+_FLATTEST = 1e-6  # volume of a cell over the product of the lengths of its vectors
+_Array: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,23 @@ class AtomsBatch:
         """The same atoms at other positions in other cells."""
         return replace(self, positions=positions, cell=cell)
 
+    def select(self, members: NDArray[np.int64]) -> tuple[AtomsBatch, Tensor]:
+        """Some structures, in the order of their indices ``members`` (host), and the rows of their atoms. (t,)"""
+        n_atoms = self.n_atoms.cpu().numpy()
+        first, sizes = (np.cumsum(n_atoms) - n_atoms)[members], n_atoms[members]
+        owner = np.repeat(np.arange(len(members)), sizes)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = torch.from_numpy(first[owner] + within).to(self.device)
+        chosen = torch.from_numpy(members)
+        part = AtomsBatch(
+            numbers=self.numbers[rows],
+            positions=self.positions[rows],
+            cell=self.cell[chosen.to(self.device)],
+            pbc=self.pbc[chosen],
+            batch=torch.from_numpy(owner).to(self.device),
+        )
+        return part, rows
+
 
 def batch_structures(
     structures: Structure | Iterable[Structure],
@@ -89,30 +109,34 @@ def batch_structures(
             without volume, or that holds something else than elements.
     """
     if isinstance(structures, (Atoms, tuple)) or _is_pymatgen(structures):
-        structures = [structures]
+        structures = [structures]  # type: ignore[list-item]
     arrays = [_read(structure, f"structures[{index}]") for index, structure in enumerate(structures)]
     if not arrays:
         raise ValueError("structures must hold at least one structure, got none")
-    numbers, positions, cells, pbc = (list(column) for column in zip(*arrays, strict=True))
-    counts = torch.tensor([len(part) for part in numbers])
+    parts = [list(column) for column in zip(*arrays, strict=True)]
+    numbers, positions = np.concatenate(parts[0]), np.concatenate(parts[1])
+    cells, pbc = np.stack(parts[2]), np.stack(parts[3])
+    owner = np.repeat(np.arange(len(arrays)), [len(part) for part in parts[0]])
+    check_values(numbers, positions, cells, pbc, owner)
     return AtomsBatch(
-        numbers=torch.from_numpy(np.concatenate(numbers)).to(device),
-        positions=torch.from_numpy(np.concatenate(positions)).to(device=device, dtype=dtype),
-        cell=torch.from_numpy(np.stack(cells)).to(device=device, dtype=dtype),
-        pbc=torch.from_numpy(np.stack(pbc)),
-        batch=torch.repeat_interleave(torch.arange(len(counts)), counts).to(device),
+        numbers=torch.from_numpy(numbers).to(device),
+        positions=torch.from_numpy(positions).to(device=device, dtype=dtype),
+        cell=torch.from_numpy(cells).to(device=device, dtype=dtype),
+        pbc=torch.from_numpy(pbc),
+        batch=torch.from_numpy(owner).to(device),
     )
 
 
 def _is_pymatgen(structure: object) -> bool:
     """Whether it is a pymatgen structure or molecule; pymatgen is not imported."""
-    return hasattr(structure, "atomic_numbers") and hasattr(structure, "cart_coords")
+    return hasattr(structure, "is_ordered") and hasattr(structure, "cart_coords")
 
 
-def _read(structure: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Checked numbers, positions, cell and periodic flags of one structure. Raises ValueError."""
+def _read(structure: Any, name: str) -> tuple[_Array, _Array, _Array, _Array]:
+    """Numbers, positions, cell and periodic flags of one structure, their shapes checked. Raises ValueError."""
     if isinstance(structure, Atoms):
-        raw = (structure.numbers, structure.positions, structure.cell.array, structure.pbc)
+        arrays = structure.arrays
+        raw = (arrays["numbers"], arrays["positions"], structure.cell.array, structure.pbc)
     elif _is_pymatgen(structure):
         lattice = getattr(structure, "lattice", None)
         periodic = (False,) * 3 if lattice is None else lattice.pbc
@@ -120,15 +144,21 @@ def _read(structure: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
         raw = (numbers, structure.cart_coords, None if lattice is None else lattice.matrix, periodic)
     elif isinstance(structure, Sequence) and len(structure) == 4:
         raw = tuple(structure)
+        if np.asarray(raw[0]).dtype.kind not in "iu":
+            raise ValueError(f"{name} must have integer atomic numbers, got {raw[0]!r}")
     else:
         raise ValueError(
             f"{name} must be ASE Atoms, a pymatgen Structure or Molecule, or (numbers, positions, cell, pbc), "
             f"got {type(structure).__name__}"
         )
-    numbers = np.array(raw[0], dtype=np.int64)
-    positions = np.array(raw[1], dtype=np.float64)
-    cell = np.zeros((3, 3)) if raw[2] is None else np.array(raw[2], dtype=np.float64)
-    pbc = np.broadcast_to(np.asarray(raw[3], dtype=bool), 3)
+    try:
+        numbers = np.asarray(raw[0], dtype=np.int64)
+        positions = np.asarray(raw[1], dtype=np.float64)
+        cell = np.zeros((3, 3)) if raw[2] is None else np.asarray(raw[2], dtype=np.float64)
+        flags = np.asarray(raw[3], dtype=bool)
+        pbc = flags if flags.shape == (3,) else np.broadcast_to(flags, 3)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers, positions, cell and pbc as arrays: {error}") from error
     if numbers.ndim != 1 or positions.shape != (len(numbers), 3) or cell.shape != (3, 3):
         raise ValueError(
             f"{name} must have numbers (N,), positions (N, 3) and cell (3, 3), "
@@ -136,17 +166,37 @@ def _read(structure: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
         )
     if len(numbers) == 0:
         raise ValueError(f"{name} must have at least one atom, got none")
-    if numbers.min() < 1 or numbers.max() > _MAX_NUMBER:
-        wrong = numbers[(numbers < 1) | (numbers > _MAX_NUMBER)][0]
-        raise ValueError(f"{name} must hold atomic numbers from 1 to {_MAX_NUMBER}, got {wrong}")
-    if not np.isfinite(positions).all():
-        raise ValueError(f"{name} must have finite positions, got NaN or infinity")
-    if not np.isfinite(cell).all():
-        raise ValueError(f"{name} must have a finite cell, got NaN or infinity")
-    lengths = np.linalg.norm(cell[pbc], axis=1)
-    if pbc.any() and (not lengths.all() or np.linalg.matrix_rank(cell[pbc] / lengths[:, None], tol=1e-6) < pbc.sum()):
-        raise ValueError(f"{name} must have independent periodic lattice vectors, got the cell {cell.tolist()}")
     return numbers, positions, cell, pbc
+
+
+def check_values(
+    numbers: _Array, positions: _Array, cells: _Array, pbc: _Array, owner: _Array, *, name: str = "structures"
+) -> None:
+    """Raise ValueError naming the first structure whose values cannot be right; all structures are looked at at once.
+
+    numbers (T,), positions (T, 3) Å, cells (B, 3, 3) Å, pbc (B, 3), owner (T,) structure of every atom.
+    """
+    unknown = np.flatnonzero((numbers < 1) | (numbers > _MAX_NUMBER))
+    if len(unknown):
+        where, wrong = f"{name}[{owner[unknown[0]]}]", numbers[unknown[0]]
+        raise ValueError(f"{where} must hold atomic numbers from 1 to {_MAX_NUMBER}, got {wrong}")
+    if not np.isfinite(positions).all():
+        first = owner[np.flatnonzero(~np.isfinite(positions).all(1))[0]]
+        raise ValueError(f"{name}[{first}] must have finite positions, got NaN or infinity")
+    if not np.isfinite(cells).all():
+        first = np.flatnonzero(~np.isfinite(cells).all((1, 2)))[0]
+        raise ValueError(f"{name}[{first}] must have a finite cell, got NaN or infinity")
+    # volume (area, length) of the periodic vectors over the product of their lengths; unit vectors for the others
+    cells = cells.astype(np.float64)
+    lengths = np.sqrt((cells * cells).sum(2))
+    rows = np.where(pbc, 1 / np.maximum(lengths, 1e-300), 0.0)[..., None] * cells
+    gram = rows @ rows.transpose(0, 2, 1) + np.where(pbc, 0.0, 1.0)[..., None] * np.eye(3)
+    flat = np.linalg.det(gram) <= _FLATTEST**2
+    if flat.any():
+        first = np.flatnonzero(flat)[0]
+        raise ValueError(
+            f"{name}[{first}] must have independent periodic lattice vectors, got the cell {cells[first].tolist()}"
+        )
 
 
 def _ordered_numbers(structure: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ def _search(
     """Receiver, sender and image of the edges of some structures, all pairs times all images at once."""
     device = atoms.device
 
-    def on_device(values: NDArray[np.float64]) -> Tensor:
+    def on_device(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(device)
 
     sizes = n_atoms[members]
@@ -191,9 +192,11 @@ def _cell_list(atoms: AtomsBatch, member: int, rows: slice, cutoff: float) -> tu
     cell = atoms.cell[member].numpy().astype(np.float64).copy()
     cell[~pbc] = 0.0
     positions = atoms.positions[rows].numpy().astype(np.float64)
-    i, j, image = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True).compute(
+    i, j, image = vesin.NeighborList(cutoff=cutoff, full_list=True).compute(
         points=positions, box=cell, periodic=pbc.tolist(), quantities="ijS"
     )
+    order = np.lexsort((j, i))
+    i, j, image = i[order], j[order], image[order]
     receiver = torch.from_numpy(i.astype(np.int64)) + rows.start
     sender = torch.from_numpy(j.astype(np.int64)) + rows.start
     return receiver, sender, torch.from_numpy(image.astype(np.float64)).to(atoms.dtype)

@@ -39,7 +39,7 @@ class CompleteChannel:
         self._groups: list[_Group] = []
         if small.any():
             self._groups = _groups(atoms, self.potentials_, tolerance, n_atoms, np.flatnonzero(small))
-        self._large = [_part(atoms, n_atoms, np.array([member])) for member in np.flatnonzero(~small)]
+        self._large = [atoms.select(np.array([member])) for member in np.flatnonzero(~small)]
 
     def potentials(self, sources: Tensor) -> Tensor:
         """P_i of every channel and potential. (T, C) -> (T, C, K), in the units of the potentials"""
@@ -103,7 +103,7 @@ def _groups(
     members: NDArray[np.int64],
 ) -> list[_Group]:
     whole = len(members) == len(n_atoms)
-    part, rows = (atoms, None) if whole else _part(atoms, n_atoms, members)
+    part, rows = (atoms, None) if whole else atoms.select(members)
     sums = pair_sums(part.positions, part.cell, potentials, pbc=part.pbc, tolerance=tolerance, batch=part.batch)
     assert isinstance(sums, Tensor)
     sizes = n_atoms[members]
@@ -128,20 +128,3 @@ def _groups(
             real = torch.from_numpy(np.flatnonzero(present)).to(atoms.device)
         groups.append(_Group(dense.contiguous(), index if rows is None else rows[index], real))
     return groups
-
-
-def _part(atoms: AtomsBatch, n_atoms: NDArray[np.int64], members: NDArray[np.int64]) -> tuple[AtomsBatch, Tensor]:
-    """Some structures as a batch of their own, and the rows of their atoms."""
-    first = np.cumsum(n_atoms) - n_atoms
-    sizes = n_atoms[members]
-    within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    rows = torch.from_numpy(np.repeat(first[members], sizes) + within).to(atoms.device)
-    chosen = torch.from_numpy(members).to(atoms.device)
-    part = AtomsBatch(
-        numbers=atoms.numbers[rows],
-        positions=atoms.positions[rows],
-        cell=atoms.cell[chosen],
-        pbc=atoms.pbc[torch.from_numpy(members)],
-        batch=torch.from_numpy(np.repeat(np.arange(len(members)), sizes)).to(atoms.device),
-    )
-    return part, rows

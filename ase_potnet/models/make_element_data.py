@@ -45,7 +45,7 @@ def valence_electrons(structure: str, block: str) -> int | None:
 def row(number: int) -> list[Any]:
     """The columns of one element."""
     from ase.data import covalent_radii
-    from pymatgen.core import Element
+    from pymatgen.core.periodic_table import Element
 
     element = Element.from_Z(number)
     block = "s" if number == 2 else element.block  # helium stands among the p block
