@@ -108,7 +108,7 @@ def batch_structures(
         ValueError: naming ``structures`` and the index of one that is empty, not finite, of another type, periodic
             without volume, or that holds something else than elements.
     """
-    if isinstance(structures, (Atoms, tuple)) or _is_pymatgen(structures):
+    if _is_structure(structures) or (isinstance(structures, tuple) and not all(map(_is_structure, structures))):
         structures = [structures]  # type: ignore[list-item]
     arrays = [_read(structure, f"structures[{index}]") for index, structure in enumerate(structures)]
     if not arrays:
@@ -125,6 +125,10 @@ def batch_structures(
         pbc=torch.from_numpy(pbc),
         batch=torch.from_numpy(owner).to(device),
     )
+
+
+def _is_structure(candidate: object) -> bool:
+    return isinstance(candidate, Atoms) or _is_pymatgen(candidate)
 
 
 def _is_pymatgen(structure: object) -> bool:

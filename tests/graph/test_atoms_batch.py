@@ -50,7 +50,10 @@ def test_a_batch_does_not_share_memory_with_its_source():
     np.testing.assert_array_equal(atoms.cell.array, bulk("Cu").cell.array)
 
 
-def test_a_generator_will_do():
+def test_a_generator_or_a_tuple_will_do():
+    assert batch_structures((bulk("Cu"), bulk("Al"))).n_structures == 2
+    assert batch_structures([GOOD, GOOD]).n_structures == 2
+    assert batch_structures(GOOD).n_structures == 1
     assert batch_structures(bulk(symbol) for symbol in ("Cu", "Al")).numbers.tolist() == [29, 13]
 
 
