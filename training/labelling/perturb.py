@@ -127,6 +127,6 @@ def draw_slab(atoms: Atoms, surface: Surface, max_atoms: int, rng: np.random.Gen
 
 def too_close(atoms: Atoms, limit: float) -> bool:
     """Whether two atoms, periodic images included, are nearer than the limit in Å."""
-    from ase.neighborlist import neighbor_list
+    from vesin import ase_neighbor_list
 
-    return limit > 0 and bool(len(neighbor_list("i", atoms, limit)))
+    return limit > 0 and bool(len(ase_neighbor_list("ij", atoms, limit)[0]))

@@ -127,6 +127,8 @@ def label(
             expected = sum(map(len, numbers))
             before = len(store.done)
             run = {"started": _now(), "processes": processes, "software": software()}
+            store.provenance["runs"].append(run)
+            store.write_provenance()
 
             def stopped() -> bool:
                 return stop.is_set() or (deadline is not None and time.monotonic() >= deadline)
@@ -221,8 +223,7 @@ def software() -> dict[str, str]:
 
 
 def _finish(store: Store, run: dict[str, Any], summary: Summary) -> None:
-    run |= {"ended": _now(), "finished_frames": summary.new, "complete": summary.complete}
-    store.provenance["runs"].append(run)
+    run |= {"ended": _now(), "finished_frames": summary.new, "complete": summary.complete}  # a killed run has none
     store.provenance["frames"] = {
         "expected": summary.expected,
         "labelled": summary.labelled,

@@ -25,6 +25,7 @@ from ..data.label_shards import (
     from_line,
     pack,
     read_shard,
+    shard_paths,
     to_line,
 )
 
@@ -70,13 +71,14 @@ class Store:
             raise
 
     def _open(self, provenance: dict[str, Any]) -> None:
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / PROVENANCE).is_file():
-            names = {path.name for path in self.folder.iterdir()}
-            if names - {LOCK, f"{PROVENANCE}.tmp", SCRATCH}:
+        if self.folder.exists() and not (self.folder / PROVENANCE).is_file():
+            known = {LOCK, SHARDS, SCRATCH, f"{PROVENANCE}.tmp"}  # what a run may leave that is killed at its start
+            if shard_paths(self.folder) or any(path.name not in known for path in self.folder.iterdir()):
                 raise ValueError(f"out: the folder {self.folder} holds other things than labels; name a new one")
         (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
         self._close.enter_context(_lock(self.folder / LOCK))
         self.provenance = self._resumed(provenance)
+        self.write_provenance()
         for rest in (self.folder / SHARDS).glob("*.tmp"):  # of a run that was killed
             rest.unlink()
         self._shards = sorted((self.folder / SHARDS).glob(SHARD_PATTERN))
@@ -90,7 +92,6 @@ class Store:
         self._pending = list(self._recover(self.folder / JOURNAL))
         self._count(self._pending)
         self._journal: IO[str] = self._close.enter_context((self.folder / JOURNAL).open("a", encoding="utf-8"))
-        self.write_provenance()
 
     def _resumed(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """The provenance of the folder, which must agree with the one given; that one for a new folder."""
@@ -101,7 +102,7 @@ class Store:
             old = json.loads(path.read_text(encoding="utf-8"))
             differences = [line for key in FIXED for line in _differences(key, old[key], provenance[key])]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"out: {path} is damaged ({error})") from error
+            raise ValueError(f"out: {path} is damaged, or of something else ({error})") from error
         if differences:
             raise ValueError(
                 f"out: {self.folder} holds labels made otherwise; name a new folder. {'; '.join(differences)}"

@@ -12,6 +12,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
+from ase.neighborlist import neighbor_list
 
 from ase_potnet.training.labelling import Kind, Recipe, Supercell, Surface, load_recipe
 from ase_potnet.training.labelling.perturb import (
@@ -282,3 +283,15 @@ def test_minimum_distance_looks_at_images(pbc: bool | tuple[bool, bool, bool]) -
     assert too_close(pair, 0.5) == bool(pair.pbc[0])
     assert not too_close(pair, 0.3)
     assert not too_close(pair, 0.0)
+
+
+def test_minimum_distance_in_small_skewed_cells(rng: np.random.Generator) -> None:
+    outcomes = set()
+    for _ in range(40):
+        cell = np.diag([1.5, 1.5, 6.0]) + np.tril(rng.normal(scale=4.0, size=(3, 3)), -1)
+        atoms = Atoms("H3", scaled_positions=3 * rng.random((3, 3)), cell=cell, pbc=(True, True, rng.random() < 0.5))
+        nearest = neighbor_list("d", atoms, 3.0).min(initial=3.0)
+        assert too_close(atoms, nearest + 1e-6) == (nearest < 3.0)
+        assert not too_close(atoms, nearest - 1e-6)
+        outcomes.add(nearest < 1.0)
+    assert outcomes == {True, False}

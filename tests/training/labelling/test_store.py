@@ -173,7 +173,24 @@ def test_damaged_journal_and_provenance_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"journal\.jsonl, line 2, is damaged"):
         Store(tmp_path / "out", FIXED)
     (tmp_path / "out" / "provenance.json").write_text("{")
-    with pytest.raises(ValueError, match=r"provenance\.json is damaged"):
+    with pytest.raises(ValueError, match=r"provenance\.json is damaged, or of something else"):
+        Store(tmp_path / "out", FIXED)
+
+
+@pytest.mark.parametrize("left", [["shards"], ["shards", "lock"], ["shards", "lock", "provenance.json.tmp"]])
+def test_a_kill_at_the_very_start_leaves_a_usable_folder(tmp_path: Path, left: list[str]) -> None:
+    (tmp_path / "out" / "shards").mkdir(parents=True)
+    for name in left[1:]:
+        (tmp_path / "out" / name).write_text("")
+    fill(tmp_path / "out", range(3))
+    assert_holds(tmp_path / "out", range(3))
+
+
+def test_shards_of_unknown_origin_are_not_mixed_with_new_ones(tmp_path: Path) -> None:
+    fill(tmp_path / "out", range(10))
+    (tmp_path / "out" / "provenance.json").unlink()
+    (tmp_path / "out" / "journal.jsonl").unlink()
+    with pytest.raises(ValueError, match="holds other things than labels"):
         Store(tmp_path / "out", FIXED)
 
 
