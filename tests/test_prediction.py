@@ -87,8 +87,8 @@ def test_a_broken_structure_is_named_after_the_values_before_it(folder: Path, cr
     with pytest.raises(StructureError, match=r"structures\[7\]: must have finite positions") as caught:
         next(values)
     assert caught.value.index == 7
-    with pytest.raises(ValueError, match=r"structures\[1\]: must be ASE Atoms.*got str"):
-        list(predict([crystals[0], "NaCl"], model=folder))  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"structures\[1\]: must be ASE Atoms.*got int"):
+        list(predict([crystals[0], 42], model=folder))  # type: ignore[list-item]
 
 
 def test_potentials_are_for_evaluate(folder: Path, tmp_path: Path) -> None:

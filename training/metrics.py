@@ -87,9 +87,21 @@ def fit_element_shifts(predicted_energy: Floats, arrays: StructureArrays, ridge:
 
     For comparing energies of two levels of theory, whose references differ.
     """
-    composition, n_atoms = arrays.composition(), arrays.n_atoms
     known = np.isfinite(arrays.values["energy"])
-    fractions = composition[known] / n_atoms[known, None]
-    rest = (arrays.values["energy"] - predicted_energy)[known] / n_atoms[known]
+    rest = arrays.values["energy"] - predicted_energy
+    return element_references(arrays.composition()[known], rest[known], ridge)
+
+
+def element_references(composition: Floats, energies: Floats, ridge: float = 1e-3) -> Floats:
+    """Energies of the elements whose sums come nearest to the energies of the structures, per atom. (119,)
+
+    Args:
+        composition: (S, 119) atoms of each element in every structure.
+        energies: (S,)
+        ridge: pulls rare elements to the mean energy per atom; relative to the weight of one structure.
+    """
+    n_atoms = composition.sum(axis=1)
+    fractions, per_atom = composition / n_atoms[:, None], energies / n_atoms
+    mean = per_atom.mean()
     normal = fractions.T @ fractions + ridge * np.eye(fractions.shape[1])
-    return np.asarray(np.linalg.solve(normal, fractions.T @ rest))
+    return np.asarray(mean + np.linalg.solve(normal, fractions.T @ (per_atom - mean)))

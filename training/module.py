@@ -192,7 +192,10 @@ class Training(lightning.LightningModule):
         rate = config.lr * rate_factor(config.schedule, self.fraction, warmup=config.warmup, final=config.final)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        torch.manual_seed((self.recipe.seed * 1_000_003 + self.progress.step) * 1009 + self.global_rank)
+        seed = (self.recipe.seed * 1_000_003 + self.progress.step) * 1009 + self.global_rank
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed costs 0.4 ms where CUDA is not in use
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch, over all processes."""

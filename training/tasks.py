@@ -16,7 +16,7 @@ from .arrays import Floats, StructureArrays
 from .batches import Rows
 from .evaluation import predict_energies, predict_properties
 from .losses import LossTerm, masked_loss
-from .metrics import Metrics, energy_metrics, property_metrics
+from .metrics import Metrics, element_references, energy_metrics, property_metrics
 from .recipe import LossConfig, Recipe, TermConfig
 from .schedules import weight_at
 
@@ -147,22 +147,24 @@ class EnergyTask:
         return LabelledBatch(atoms, labels, torch.from_numpy(weights[arrays.kind[rows]]).to(self.dtype))
 
     def fit_scaling(self, model: nn.Module, arrays: StructureArrays) -> None:
-        """Element references and the scale of forces, for models that have `fit_scaling`.
+        """Element references and the scale of forces.
 
-        The model gets: composition (S, 119) atoms of each element, energies (S,) eV, force_rms eV/Å.
+        A model with `fit_scaling` gets: composition (S, 119) atoms of each element, energies (S,) eV, force_rms eV/Å.
+        One with `set_references` gets: energies of the elements by atomic number, as many as its `references`, and
+        force_rms as the scale of energies.
         """
-        fit: Any = getattr(model, "fit_scaling", None)
-        if fit is None:
-            return
         energies, forces = arrays.values["energy"], arrays.values["forces"]
         known = np.isfinite(energies)
         if not known.any() or not np.isfinite(forces).any():
             raise ValueError("data: the training part has no energies or no forces")
-        fit(
-            torch.from_numpy(arrays.composition()[known]),
-            torch.from_numpy(energies[known]),
-            float(np.sqrt(np.nanmean(forces**2))),
-        )
+        composition, energies = arrays.composition()[known], energies[known]
+        force_rms = float(np.sqrt(np.nanmean(forces**2)))
+        network: Any = model
+        if hasattr(model, "fit_scaling"):
+            network.fit_scaling(torch.from_numpy(composition), torch.from_numpy(energies), force_rms)
+        elif hasattr(model, "set_references"):
+            references = element_references(composition, energies)[: len(network.references)]
+            network.set_references(torch.from_numpy(references), force_rms)
 
     def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
         from ase_potnet.models.derivatives import differentiate

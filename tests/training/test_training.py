@@ -13,7 +13,13 @@ from ase.data import chemical_symbols
 from ase_potnet.pretrained import load_model, model_info
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.data import Split, open_dataset
-from ase_potnet.training.metrics import energy_metrics, error_measures, errors_by_element, fit_element_shifts
+from ase_potnet.training.metrics import (
+    element_references,
+    energy_metrics,
+    error_measures,
+    errors_by_element,
+    fit_element_shifts,
+)
 from ase_potnet.training.recipe import LossConfig, load_recipe
 from ase_potnet.training.run import make_model, train
 from ase_potnet.training.sources import load_training_data
@@ -207,6 +213,24 @@ def test_the_model_gets_the_statistics_of_energies(energy_recipe: Recipe) -> Non
     rms = float(np.sqrt((arrays.values["forces"] ** 2).mean()))
     assert model.fitted[:2] == ((n, 119), (n,))
     assert model.fitted[2] == pytest.approx(rms)
+
+
+def test_references_of_the_equivariant_model_are_set(energy_recipe: Recipe) -> None:
+    model = {"name": "equivariant-potnet", "options": {"width": 8}}
+    recipe = load_recipe(energy_recipe | {"model": model})
+    data = load_training_data(recipe, progress=False)
+    network = make_model(recipe, make_task(recipe), data)
+    references, composition = network.references.numpy(), data.train.composition()[:, :95]  # type: ignore[union-attr, operator]
+    error = (composition @ references - data.train.values["energy"]) / data.train.n_atoms
+    assert np.abs(error).max() < 0.1 * np.std(data.train.values["energy"] / data.train.n_atoms)
+
+
+def test_element_references_solve_a_linear_energy() -> None:
+    composition = np.zeros((4, 119))
+    composition[0, 1], composition[1, 8], composition[2, [1, 8]], composition[3, [1, 8]] = 2, 2, [2, 1], [1, 3]
+    energies = composition[:, 1] * -3.0 + composition[:, 8] * -5.0
+    references = element_references(composition, energies, ridge=1e-9)
+    np.testing.assert_allclose(references[[1, 8]], [-3.0, -5.0], rtol=1e-6)
 
 
 def test_error_measures() -> None:
