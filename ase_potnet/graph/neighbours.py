@@ -40,10 +40,12 @@ class Edges:
         vectors = atoms.positions[self.sender] - atoms.positions[self.receiver]
         if not atoms.pbc.any():
             return vectors
-        cell = atoms.cell[0] if atoms.n_structures == 1 else atoms.cell[atoms.batch[self.receiver]]
-        if cell.ndim == 2:
-            return torch.addmm(vectors, self.image, cell)
-        return vectors + (self.image[:, None] @ cell)[:, 0]
+        if atoms.n_structures == 1:
+            return torch.addmm(vectors, self.image, atoms.cell[0])
+        structure = atoms.batch[self.receiver]
+        for axis in range(3):  # a product of matrices for every edge would take longer than all the rest
+            vectors = torch.addcmul(vectors, self.image[:, axis, None], atoms.cell[:, axis].index_select(0, structure))
+        return vectors
 
 
 def local_edges(atoms: AtomsBatch, cutoff: float) -> Edges:
@@ -176,12 +178,13 @@ def _search(
     flat = nonzero_flat(distance2 < cutoff * cutoff)
     pair = torch.div(flat, n_images, rounding_mode="floor")
     structure = torch.div(pair, n * n, rounding_mode="floor")
-    image = points.view(-1, 3)[flat - (pair - structure) * n_images] - turns.view(-1, 3)[pair]
-    transform = on_device(lattices.transform[members])
-    image = (image[:, None] @ transform[structure])[:, 0] if n_some > 1 else image @ transform[0]
+    transform = on_device(lattices.transform[members])  # from the reduced cell back to the given one
+    points, turns = (points @ transform).view(-1, 3), (turns @ transform).view(-1, 3)
+    image = points.index_select(0, flat - (pair - structure) * n_images) - turns.index_select(0, pair)
     row = torch.div(pair, n, rounding_mode="floor")  # structure and i
     index = index.view(-1)
-    return index[row], index[structure * n + pair - row * n], image.to(atoms.dtype)
+    sender = index.index_select(0, structure * n + pair - row * n)
+    return index.index_select(0, row), sender, image.to(atoms.dtype)
 
 
 def _cell_list(atoms: AtomsBatch, member: int, rows: slice, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
