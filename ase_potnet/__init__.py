@@ -10,14 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ase_potnet import graph, lattice
-    from ase_potnet.calculator import PotNetCalculator
+    from ase_potnet.calculator import PotNetCalculator, register
     from ase_potnet.evaluation import evaluate
     from ase_potnet.prediction import predict
     from ase_potnet.pretrained import list_models, load_model
 
     __version__: str
 
-__all__ = ["PotNetCalculator", "__version__", "evaluate", "graph", "lattice", "list_models", "load_model", "predict"]
+__all__ = [
+    "PotNetCalculator",
+    "__version__",
+    "evaluate",
+    "graph",
+    "lattice",
+    "list_models",
+    "load_model",
+    "predict",
+    "register",
+]
 
 _SUBMODULES = frozenset({"graph", "lattice"})
 _HOMES = {
@@ -26,6 +36,7 @@ _HOMES = {
     "list_models": "pretrained",
     "load_model": "pretrained",
     "predict": "prediction",
+    "register": "calculator",
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import nn
 
 from ase_potnet.evaluation import DTYPES, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, NeighbourList, batch_structures
+from ase_potnet.models import model_name
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
@@ -24,27 +27,29 @@ _ASE_KEYWORDS = ("atoms", "label", "directory", "restart")
 _CLOSEST = 0.3  # Å
 
 
-class PotNetCalculator(Calculator):  # type: ignore[misc]
+class PotNetCalculator(Calculator):
     """Energy, forces and stress from packaged, trained weights.
 
     Args:
-        model: packaged name (``ase_potnet.list_models()``), a model folder, or a loaded model.
+        model: packaged name (``ase_potnet.list_models()``), a model folder, or a loaded model (which is copied).
         device: "auto" (a GPU if there is one), "cpu", "cuda", ...
         dtype: "float64", or "float32": faster, forces to about 1e-5 eV/Å.
         tolerance: absolute error of the lattice sums; None for the model's own (1e-11 in float64, 1e-5 in float32).
         skin: Å; the list of neighbours is kept until an atom has moved by half of it.
         **ase_keywords: atoms, label, directory, restart, as of every ASE calculator.
 
-    Results: energy (= free_energy), energies (per atom), forces in eV and eV/Å; stress in eV/Å^3, ASE's sign and
-    Voigt order, only where all three directions are periodic (else PropertyNotImplementedError).
+    Results, all from one pass: energy (= free_energy), energies (per atom), forces in eV and eV/Å; stress in eV/Å^3,
+    ASE's sign and Voigt order, only where all three directions are periodic (else PropertyNotImplementedError).
+    Charges and magnetic moments of the atoms play no part. ``evaluate`` is faster for many structures, or where
+    energies alone are wanted.
 
     Raises:
         ValueError: naming an unknown keyword, model, dtype or device; in a calculation for elements that the model
             does not know, positions that are not finite, atoms closer than 0.3 Å, periodic cells without volume.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
-    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
     name = "potnet"
 
     def __init__(
@@ -60,17 +65,20 @@ class PotNetCalculator(Calculator):  # type: ignore[misc]
         _check_keywords(ase_keywords)
         if not skin >= 0:
             raise ValueError(f"skin: wanted a length from 0 Å, got {skin!r}")
+        if tolerance is not None and not 0 < tolerance < 1:
+            raise ValueError(f"tolerance: wanted a number between 0 and 1, got {tolerance!r}")
         super().__init__(**ase_keywords)
-        self.model = load_potential(model, device=device, dtype=dtype)
-        settings: dict[str, Any] = {"dtype": dtype, "tolerance": tolerance, "skin": skin}
-        if not isinstance(model, nn.Module):
-            info = model_info(model)
-            settings |= {"model": str(model), "version": info.version, "sha256": info.sha256}
+        own = copy.deepcopy(model) if isinstance(model, nn.Module) else model
+        network: Any = load_potential(own, device=device, dtype=dtype)
+        if not hasattr(network, "set_tolerance"):
+            raise ValueError(f"model: wanted an interatomic potential, got {type(model).__name__}")
         if tolerance is not None:
-            self.model.set_tolerance(tolerance)
-        self.parameters = Parameters(settings)
+            network.set_tolerance(tolerance)
+        settings = {"device": str(device), "dtype": dtype, "tolerance": tolerance, "skin": skin}
+        self.model: Any = network
+        self.parameters = Parameters(_identity(model) | settings)
         self._device, self._dtype = pick_device(device), DTYPES[dtype]
-        self._neighbours = NeighbourList(self.model.config.cutoff, skin)
+        self._neighbours = NeighbourList(network.config.cutoff, skin)
 
     def calculate(
         self,
@@ -78,10 +86,12 @@ class PotNetCalculator(Calculator):  # type: ignore[misc]
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """All properties from one pass; forces and stress only where they, or more than energies, are asked for."""
+        """All properties from one pass, whichever are asked for."""
         super().calculate(atoms, properties, system_changes)
-        batch = batch_structures(self.atoms, dtype=self._dtype, device=self._device)
-        slopes = not set(properties) <= {"energy", "free_energy", "energies"}
+        if self.atoms is None:
+            raise ValueError("atoms: wanted ASE Atoms, got none")
+        self.results = {}
+        batch = _batch(self.atoms, self._dtype, self._device)
         periodic = bool(batch.pbc.all())
         edges = self._neighbours.edges(batch)
         _check_distances(edges.vectors(batch), self.atoms, edges.receiver, edges.sender)
@@ -90,7 +100,7 @@ class PotNetCalculator(Calculator):  # type: ignore[misc]
             energies: torch.Tensor = self.model(moved, edges)
             return energies
 
-        found = differentiate(energies_of, batch, forces=slopes, stress=slopes and periodic)
+        found = differentiate(energies_of, batch, forces=True, stress=periodic)
         (result,) = split_results(batch, found)
         if not np.isfinite(result.energy):
             raise ValueError("atoms: the energy is not finite; are atoms too close to one another?")
@@ -99,6 +109,35 @@ class PotNetCalculator(Calculator):  # type: ignore[misc]
             self.results["forces"] = result.forces
         if result.stress is not None:
             self.results["stress"] = result.stress
+
+    def set(self, **keywords: Any) -> dict[str, Any]:
+        """A calculator stays as it was made. Raises ValueError for any keyword."""
+        if keywords:
+            raise ValueError(f"PotNetCalculator cannot be changed ({', '.join(keywords)}): make a new one")
+        return {}
+
+
+def register() -> None:
+    """Make the calculator known to ASE by its name: ``ase.calculators.calculator.get_calculator_class("potnet")``."""
+    from ase.calculators.calculator import external_calculators, register_calculator_class
+
+    if PotNetCalculator.name not in external_calculators:
+        register_calculator_class(PotNetCalculator.name, PotNetCalculator)
+
+
+def _identity(model: str | Path | nn.Module) -> dict[str, Any]:
+    """Name, version and hash of a model, as JSON; a loaded model has no hash."""
+    if isinstance(model, nn.Module):
+        return {"model": model_name(model), "version": version("ase-potnet"), "sha256": None}
+    info = model_info(model)
+    return {"model": str(model), "version": info.version, "sha256": info.sha256}
+
+
+def _batch(atoms: Atoms, dtype: torch.dtype, device: torch.device) -> AtomsBatch:
+    try:
+        return batch_structures(atoms, dtype=dtype, device=device)
+    except ValueError as error:
+        raise ValueError(str(error).replace("structures[0]", "atoms")) from error
 
 
 def _check_keywords(keywords: dict[str, Any]) -> None:

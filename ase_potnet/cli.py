@@ -19,6 +19,7 @@ app = typer.Typer(
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 _EXTRAS = {"lightning": "train", "pydantic": "train", "yaml": "train", "matplotlib": "train", "pymatgen": "pymatgen"}
+_EXTRAS |= {"phonopy": "phonons", "seekpath": "phonons", "spglib": "phonons", "symfc": "phonons"}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -159,6 +160,29 @@ def predict(
         typer.echo(f"error: {failure}", err=True)
     if failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def phonon(
+    file: Annotated[Path, typer.Argument(help="structure file that ASE reads")],
+    model: Annotated[str, typer.Option("--model", "-m", help="packaged model or model folder")] = "default",
+    supercell: Annotated[str, typer.Option(help="auto, least height in Å such as 12.0, or 3 or 9 integers")] = "auto",
+    mesh: Annotated[str, typer.Option(help="of wave vectors: 3 integers, or a length in Å")] = "100",
+    nac: Annotated[Path | None, typer.Option(help="BORN file of phonopy")] = None,
+    relax: Annotated[bool, typer.Option(help="relax atoms and cell first")] = True,
+    method: Annotated[str, typer.Option(help="finite displacements, or analytic second derivatives")] = "finite",
+    plot: Annotated[bool, typer.Option(help="draw bands and DOS")] = True,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to")] = Path(),
+    device: Device = "auto",
+) -> None:
+    """Phonons of a crystal: phonopy_params.yaml, picture of bands and DOS, thermal properties."""
+    from ase_potnet.integrations.phonon_files import parse_numbers, write_phonons
+
+    written = write_phonons(
+        file, output, plot=plot, model=model, supercell=parse_numbers("--supercell", supercell),
+        mesh=parse_numbers("--mesh", mesh), nac=nac, relax=relax, method=method, device=device,
+    )  # fmt: skip
+    typer.echo("\n".join(f"written: {path}" for path in written))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,3 +62,34 @@ def differentiate(
     if not create_graph:
         energy, energies = energy.detach(), energies.detach()
     return Predictions(energy, energies, result_forces, result_stress)
+
+
+def second_derivatives(
+    model: Callable[[AtomsBatch], Tensor],
+    atoms: AtomsBatch,
+    rows: Sequence[int],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Rows of the Hessian of the total energy by Hessian-vector products: harmonic force constants.
+
+    Args:
+        model: atoms to energies (T,).
+        rows: atoms r whose rows are wanted.
+        progress: called with the number of rows done and of all.
+
+    Returns:
+        (len(rows), T, 3, 3) eV/Å^2; [k, j, a, b] = d²E / dr_(rows[k], a) dr_(j, b)
+    """
+    with torch.enable_grad():
+        positions = atoms.positions.detach().requires_grad_()
+        energy = model(atoms.moved(positions, atoms.cell)).sum()
+        (slopes,) = torch.autograd.grad(energy, positions, create_graph=True)
+        result = positions.new_empty(len(rows), len(positions), 3, 3)
+        for place, row in enumerate(rows):
+            for axis in range(3):
+                (curvatures,) = torch.autograd.grad(slopes[row, axis], positions, retain_graph=True)
+                result[place, :, axis] = curvatures
+            if progress is not None:
+                progress(place + 1, len(rows))
+    return result.detach()

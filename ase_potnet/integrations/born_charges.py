@@ -1,0 +1,75 @@
+"""Born charges and dielectric tensor for the non-analytical correction (NAC) of polar crystals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
+    from phonopy.harmonic.dynamical_matrix import NacParams
+
+
+def nac_parameters(ph: Phonopy, nac: str | Path | Mapping[str, Any]) -> NacParams:
+    """phonopy's NAC parameters for the primitive cell of ``ph``.
+
+    Args:
+        nac: a BORN file, or a mapping with "born" and "dielectric" (a number or (3, 3)); "factor" and "method" as in
+            phonopy. "born" holds charges, in e, by element ({"Na": 1.1, "Cl": -1.1}) or by atom of the unit cell or
+            of the primitive cell, as numbers (N,) or tensors (N, 3, 3). They are made symmetric and neutral.
+
+    Raises ValueError naming nac.
+    """
+    if not isinstance(nac, Mapping):
+        return _read(ph, Path(nac))
+    missing = {"born", "dielectric"} - set(nac)
+    unknown = set(nac) - {"born", "dielectric", "factor", "method", "G_cutoff", "Lambda"}
+    if missing or unknown:
+        raise ValueError(f"nac: wanted a mapping with 'born' and 'dielectric', got the keys {sorted(nac)}")
+    from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
+
+    dielectric = np.asarray(nac["dielectric"], dtype=float)
+    dielectric = dielectric * np.eye(3) if dielectric.ndim == 0 else dielectric
+    if dielectric.shape != (3, 3):
+        raise ValueError(f"nac: wanted 'dielectric' as a number or of shape (3, 3), got {dielectric.shape}")
+    charges, dielectric = symmetrize_borns_and_epsilon(_primitive_charges(ph, nac["born"]), dielectric, ph.primitive)
+    others = {key: nac[key] for key in nac if key not in ("born", "dielectric")}
+    return {"born": charges - charges.mean(axis=0), "dielectric": dielectric, **others}  # type: ignore[typeddict-item]
+
+
+def _read(ph: Phonopy, file: Path) -> NacParams:
+    from phonopy.file_IO import parse_BORN
+
+    if not file.is_file():
+        raise ValueError(f"nac: no file {file}")
+    try:
+        return parse_BORN(ph.primitive, filename=file)
+    except Exception as error:  # phonopy raises several kinds, none with the name of the file
+        raise ValueError(f"nac: {file} is no BORN file for {ph.primitive.reduced_formula}: {error}") from error
+
+
+def _primitive_charges(ph: Phonopy, born: Any) -> NDArray[np.float64]:
+    """Charge tensors of the primitive cell's atoms. (N, 3, 3)"""
+    symbols = ph.primitive.symbols
+    if isinstance(born, Mapping):
+        absent = sorted(set(symbols) - set(born))
+        if absent:
+            raise ValueError(f"nac: 'born' has no charge for {', '.join(absent)}")
+        values = np.asarray([born[symbol] for symbol in symbols], dtype=float)
+    else:
+        values = np.asarray(born, dtype=float)
+        if len(values) == len(ph.unitcell) != len(symbols):
+            atoms = [ph.supercell.u2u_map[ph.supercell.s2u_map[s]] for s in ph.primitive.p2s_map]
+            values = values[atoms]
+    if values.ndim == 1:
+        values = values[:, None, None] * np.eye(3)
+    if values.shape != (len(symbols), 3, 3):
+        raise ValueError(
+            f"nac: wanted 'born' for {len(ph.unitcell)} atoms of the unit or {len(symbols)} of the primitive cell, "
+            f"as numbers or 3 × 3 tensors, got the shape {np.shape(born)}"
+        )
+    return values

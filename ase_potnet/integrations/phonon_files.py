@@ -1,0 +1,149 @@
+"""What `potnet phonon` writes: parameters of phonopy, a picture of bands and DOS, thermal properties."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ase_potnet.integrations.harmonic import PhononWarning, Progress, phonons
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from phonopy import Phonopy
+
+PARAMETERS, PICTURE, TABLE = "phonopy_params.yaml", "phonons.png", "thermal_properties.csv"
+_STAGES = {"relax": "relaxing", "forces": "forces", "properties": "bands, DOS, thermal properties"}
+
+
+def parse_numbers(option: str, text: str) -> Any:
+    """ "auto", a length, three integers or the rows of a matrix from the command line, such as "2 2 2" or "2,2,2"."""
+    words = text.replace(",", " ").split()
+    if words == ["auto"] and option == "--supercell":
+        return "auto"
+    try:
+        if len(words) == 1:
+            return float(words[0])
+        numbers = [int(word) for word in words]
+        return {3: lambda: numbers, 9: lambda: [numbers[:3], numbers[3:6], numbers[6:]]}[len(numbers)]()
+    except (ValueError, KeyError):
+        raise ValueError(f"{option}: wanted one length in Å or three integers, got {text!r}") from None
+
+
+def write_phonons(file: Path, folder: Path, *, plot: bool = True, **options: Any) -> list[Path]:
+    """Phonons of the structure in a file, written into a folder; options as of ``phonons``. Returns the files.
+
+    Raises ValueError for a file that cannot be read or a structure that cannot be calculated.
+    """
+    from ase.io import read
+
+    if not file.is_file():
+        raise ValueError(f"FILE: no file {file}")
+    try:
+        atoms = read(file)
+    except Exception as error:  # ASE's readers raise anything
+        raise ValueError(f"FILE: {file} cannot be read: {str(error) or type(error).__name__}") from error
+    with warnings.catch_warnings(record=True) as raised, _progress_bar() as progress:
+        warnings.simplefilter("always", PhononWarning)
+        ph = phonons(atoms, progress=progress, **options)
+    for warning in raised:
+        sys.stderr.write(f"warning: {warning.message}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    ph.save(folder / PARAMETERS, settings={"force_constants": ph.dataset is None})
+    write_thermal_properties(ph, folder / TABLE)
+    written = [folder / PARAMETERS, folder / TABLE]
+    if plot:
+        figure = plot_phonons(ph)
+        figure.savefig(folder / PICTURE, dpi=150)
+        written.append(folder / PICTURE)
+    return written
+
+
+def write_thermal_properties(ph: Phonopy, file: Path) -> None:
+    """Temperature, free energy, entropy and heat capacity of the primitive cell as CSV."""
+    found = ph.get_thermal_properties_dict()
+    columns = ("temperatures", "free_energy", "entropy", "heat_capacity")
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("temperature (K)", "free energy (kJ/mol)", "entropy (J/K/mol)", "heat capacity (J/K/mol)"))
+        for row in zip(*(found[name] for name in columns), strict=True):  # type: ignore[literal-required]
+            writer.writerow(f"{value:.8g}" for value in row)
+
+
+def plot_phonons(ph: Phonopy, *, title: str | None = None) -> Figure:
+    """Band structure and DOS side by side, frequencies in THz; imaginary ones are negative.
+
+    The figure belongs to no window: ``figure.savefig(file)``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (4, 1)})
+    _draw_bands(ph, left)
+    dos = ph.get_total_dos_dict()
+    right.plot(dos["total_dos"], dos["frequency_points"], color="C0", linewidth=1.2)
+    right.fill_betweenx(dos["frequency_points"], dos["total_dos"], color="C0", alpha=0.25, linewidth=0)
+    right.set(xlabel="DOS (1/THz)", xlim=(0, None))
+    left.set_ylabel("frequency (THz)")
+    left.set_title(title if title is not None else _title(ph), loc="left", fontsize=11)
+    for axes in (left, right):
+        axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+    return figure
+
+
+def _draw_bands(ph: Phonopy, axes: Axes) -> None:
+    structure = ph.band_structure
+    if structure is None:
+        raise ValueError("ph: wanted a band structure; run ph.auto_band_structure()")
+    for distances, frequencies in zip(structure.distances, structure.frequencies, strict=True):
+        axes.plot(distances, frequencies, color="C0", linewidth=1.2)
+    ends = [float(structure.distances[0][0]), *(float(distances[-1]) for distances in structure.distances)]
+    for end in ends:
+        axes.axvline(end, color="0.8", linewidth=0.6, zorder=0)
+    axes.set_xticks(ends, _tick_labels(structure.labels or [], structure.path_connections))
+    axes.set_xlim(ends[0], ends[-1])
+
+
+def _tick_labels(labels: Sequence[str], connections: Sequence[bool]) -> list[str]:
+    """One label for every end of a segment; two where the path jumps."""
+    names = [label.replace("\\Gamma", "Γ").replace("GAMMA", "Γ") for label in labels]
+    result, place = [names[0]], 1
+    for connected in connections[:-1]:
+        result.append(names[place] if connected else f"{names[place]}|{names[place + 1]}")
+        place += 1 if connected else 2
+    return [*result, names[place]]
+
+
+def _title(ph: Phonopy) -> str:
+    n_atoms = len(ph.supercell)
+    symbol = getattr(ph.symmetry.dataset, "international", "")
+    group = f", {symbol}" if symbol else ""
+    return f"{ph.unitcell.reduced_formula}{group}, supercell of {n_atoms} atoms"
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """A bar for every stage, on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, part: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(_STAGES[stage], total=1.0)
+            bar.update(tasks[stage], completed=float(np.clip(part, 0, 1)))
+
+        yield report
