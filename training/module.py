@@ -189,6 +189,8 @@ class Training(lightning.LightningModule):
     def on_train_batch_start(self, batch: LabelledBatch, batch_idx: int) -> None:
         """Learning rate and random numbers of the step."""
         config = self.recipe.optimiser
+        if config.seconds is not None and self.trainer.world_size > 1:
+            self.progress.seconds = self.trainer.strategy.broadcast(self.progress.seconds)  # one rate for all
         rate = config.lr * rate_factor(config.schedule, self.fraction, warmup=config.warmup, final=config.final)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate

@@ -172,14 +172,18 @@ class EnergyTask:
         weights = {
             name: weight_at(getattr(self.loss, name).weight, progress) for name in ("energy", "forces", "stress")
         }
-        found = differentiate(
-            model, batch.atoms, forces=weights["forces"] > 0, stress=weights["stress"] > 0, create_graph=True
-        )
+        # the stress of a molecule is NaN, and so would be every gradient
+        stress = weights["stress"] > 0 and bool(batch.atoms.pbc.all())
+        found = differentiate(model, batch.atoms, forces=weights["forces"] > 0, stress=stress, create_graph=True)
         n_atoms = batch.atoms.n_atoms
         labels, terms = batch.labels, []
 
-        def add(name: str, error: Tensor, frame_weight: Tensor) -> None:
+        def add(name: str, error: Tensor | None, frame_weight: Tensor) -> None:
             config: TermConfig = getattr(self.loss, name)
+            if error is None:  # every process has all terms
+                nothing = torch.zeros((), dtype=self.dtype, device=frame_weight.device)
+                terms.append(LossTerm(name, nothing, nothing, weights[name]))
+                return
             known = torch.isfinite(labels[name]) & torch.isfinite(error)
             total, count = masked_loss(config.kind, error, known, frame_weight, config.delta)
             terms.append(LossTerm(name, total, count, weights[name]))
@@ -187,10 +191,10 @@ class EnergyTask:
         # the difference in float64: energies are large and their errors small
         energy_error = (found.energy.double() - labels["energy"]) / n_atoms
         add("energy", energy_error.to(self.dtype), batch.weight)
-        if found.forces is not None:
-            add("forces", found.forces - labels["forces"].to(found.forces), batch.weight[batch.atoms.batch])
-        if found.stress is not None:
-            add("stress", found.stress - labels["stress"].to(found.stress), batch.weight)
+        forces_error = None if found.forces is None else found.forces - labels["forces"].to(found.forces)
+        stress_error = None if found.stress is None else found.stress - labels["stress"].to(found.stress)
+        add("forces", forces_error, batch.weight[batch.atoms.batch])
+        add("stress", stress_error, batch.weight)
         return terms
 
     def predict(self, model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:

@@ -5,14 +5,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
 from ase_potnet.pretrained import load_model, model_info
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.data import Split, open_dataset
+from ase_potnet.training.losses import combine
 from ase_potnet.training.metrics import (
     element_references,
     energy_metrics,
@@ -204,7 +208,24 @@ def test_kinds_of_frames_are_weighted(energy_recipe: Recipe) -> None:
 def test_forces_that_weigh_nothing_are_not_computed(energy_recipe: Recipe) -> None:
     task, model, arrays = energy_parts(energy_recipe, forces={"weight": 0}, stress={"weight": 0})
     terms = task.loss_terms(model, task.collate(arrays, np.array([0, 1])), 0.0)
-    assert [term.name for term in terms] == ["energy"]
+    assert [float(term.count) for term in terms] == [2, 0, 0]
+    assert not terms[1].total.requires_grad
+
+
+def test_a_molecule_among_crystals_leaves_finite_gradients(energy_recipe: Recipe, tmp_path: Path) -> None:
+    frames = ase.io.read(energy_recipe["data"]["path"], ":")
+    molecules = [Atoms("HO", positions=[[0, 0, 0], [0, 0, 1.1]]) for _ in range(4)]
+    for molecule in molecules:
+        molecule.calc = SinglePointCalculator(molecule, energy=-3.0, forces=np.ones((2, 3)))
+    ase.io.write(tmp_path / "mixed.extxyz", [*molecules, *frames])
+    energy_recipe["data"] = {"path": str(tmp_path / "mixed.extxyz"), "split": {"fractions": [0.8, 0.2, 0.0]}}
+    task, model, arrays = energy_parts(energy_recipe)
+    rows = np.arange(len(arrays))
+    assert not arrays.pbc.all()
+    terms = task.loss_terms(model, task.collate(arrays, rows), 0.0)
+    combine(terms).backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    assert float(model.embedding.weight.grad.abs().max()) > 0  # type: ignore[union-attr]
 
 
 def test_the_model_gets_the_statistics_of_energies(energy_recipe: Recipe) -> None:
