@@ -49,24 +49,28 @@ class NeighbourChannel:
 
     def __init__(self, pairs: NeighbourPairs) -> None:
         n_pairs, n_functions = pairs.functions.shape
-        padded = torch.cat((pairs.functions, pairs.functions.new_zeros(1, n_functions)))
-        sender = torch.cat((pairs.sender, pairs.sender.new_zeros(1)))
         counts = torch.bincount(pairs.receiver, minlength=pairs.n_atoms).cpu().numpy()
         first = np.cumsum(counts) - counts
         order = np.argsort(counts, kind="stable")
         self._groups, start = [], 0
-        for stop in _ends(counts[order]):
+        self._n_functions = n_functions
+        for stop in _ends(counts[order]) if n_pairs else ():
             some = order[start:stop]
             start = stop
             places = np.arange(max(1, counts[some[-1]]))
-            rows = np.where(places < counts[some][:, None], first[some][:, None] + places, n_pairs)  # (t, K)
-            index = torch.from_numpy(rows).to(sender.device)
-            functions = padded.index_select(0, index.view(-1)).view(*index.shape, n_functions).transpose(1, 2)
-            self._groups.append((functions.contiguous(), sender[index]))
-        self._places = torch.from_numpy(np.argsort(order)).to(sender.device)
+            present = places < counts[some][:, None]  # (t, K)
+            rows = np.minimum(first[some][:, None] + places, n_pairs - 1)
+            index = torch.from_numpy(rows.reshape(-1)).to(pairs.sender.device)
+            functions = pairs.functions[index].view(*rows.shape, n_functions)
+            if not present.all():
+                functions = functions * torch.from_numpy(present[..., None]).to(functions.device)
+            self._groups.append((functions.transpose(1, 2), pairs.sender[index].view(rows.shape)))
+        self._places = torch.from_numpy(np.argsort(order)).to(pairs.sender.device)
 
     def sums(self, sources: Tensor) -> Tensor:
         """(T, C) -> (T, F, C)"""
+        if not self._groups:
+            return sources.new_zeros(len(sources), self._n_functions, sources.shape[1])
         parts = [
             torch.bmm(functions, sources.index_select(0, senders.view(-1)).view(*senders.shape, -1))
             for functions, senders in self._groups
