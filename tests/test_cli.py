@@ -14,7 +14,8 @@ from ase.build import bulk
 
 from ase_potnet import predict
 from ase_potnet.cli import main
-from ase_potnet.pretrained import packaged
+from ase_potnet.models import build_model
+from ase_potnet.pretrained import packaged, save_model
 
 SAMPLES = Path(__file__).resolve().parent / "data"
 JARVIS = SAMPLES / "jarvis_sample.json"
@@ -52,6 +53,14 @@ def test_training_leaves_a_model_with_a_picture(trained: Path) -> None:
     assert len((trained.parent / "log.csv").read_text().splitlines()) == 3
 
 
+def test_progress_is_a_line_an_epoch(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = str(trained.parents[1] / "recipe.yaml")
+    assert run("train", recipe, "-s", "epochs=3", "-s", f"output={tmp_path / 'run'}") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("epoch")] == [["epoch", str(n)] for n in range(3)]
+    assert lines[-1].startswith("3 epochs are done.")
+
+
 def test_evaluate_writes_the_leaderboard_form(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +77,24 @@ def test_evaluate_writes_the_leaderboard_form(
     assert metrics["mae"] == pytest.approx(np.mean(error), rel=1e-5)
     assert f"{metrics['mae']:.5g}" in text
     assert (out / "parity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_a_potential_by_element(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build_model("equivariant-potnet", {"width": 8})
+    folder = save_model(model, tmp_path / "potential", targets=["energy"], task="energy")
+    frames = SAMPLES / "dft_forces_sample.extxyz"
+    args = ("evaluate", "-m", str(folder), "-d", str(frames), "-o", str(tmp_path / "out"))
+    assert run(*args) == 0
+    plain = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    text = capsys.readouterr().out
+    assert {"energy_per_atom", "forces", "stress"} <= set(plain["metrics"])
+    assert "force MAE" in text
+    assert "Eu" in plain["by_element"]
+    assert run(*args, "--fit-shifts") == 0
+    shifted = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert "energies after a shift per element, fitted to these data" in shifted["notes"]
+    assert shifted["metrics"]["energy_per_atom"]["mae"] < 0.1 * plain["metrics"]["energy_per_atom"]["mae"]
+    assert shifted["metrics"]["forces"] == plain["metrics"]["forces"]
 
 
 def test_evaluate_takes_a_part_and_another_name(

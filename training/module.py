@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -81,6 +82,7 @@ class Training(lightning.LightningModule):
         self._clock = self._saved = time.monotonic()
         self._validation_seconds = 0.0
         self._stop_asked = False
+        self.on_epoch: Callable[[Training], None] = lambda training: None  # called after every validation
 
     # state -----------------------------------------------------------------------------------------------------------
 
@@ -259,6 +261,8 @@ class Training(lightning.LightningModule):
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.average.state.items()}
         self._tick()
         progress.history.append(self._row(score, metrics))
+        if self.trainer.is_global_zero:
+            self.on_epoch(self)
         self.sums = None
         progress.epoch, progress.batch = progress.epoch + 1, 0
         patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf

@@ -20,7 +20,7 @@ from .metrics import Metrics
 from .pictures import learning_curve, parity_picture
 
 if TYPE_CHECKING:
-    from .module import Progress
+    from .module import Progress, Training
     from .sources import TrainingData
     from .tasks import Task
 
@@ -54,6 +54,14 @@ class Report:
         count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         self.console.print(f"{type(model).__name__}, {count:,} parameters to train")
 
+    def epoch(self, training: Training) -> None:
+        """An epoch that has been validated: log.csv, a line, TensorBoard."""
+        history = training.progress.history
+        write_log(training.folder, history)
+        self.console.print(describe(history[-1], training.progress))
+        for logger in training.trainer.loggers:
+            logger.log_metrics(history[-1], step=int(history[-1]["step"]))
+
     def end(self, text: str) -> None:
         """The last line."""
         self.console.print(text)
@@ -70,10 +78,8 @@ class Report:
         class Reporter(Callback):
             bar = Bar(*columns, console=report.console, transient=True, disable=not report.bar_wanted)
             bar_task: Any = None
-            epochs_told = 0
 
             def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-                self.epochs_told = len(pl_module.progress.history)
                 self.bar.start()
                 self.bar_task = self.bar.add_task("training")
 
@@ -89,15 +95,6 @@ class Report:
 
             def on_train_end(self, trainer: Any, pl_module: Any) -> None:
                 self.bar.stop()
-
-            def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-                history = pl_module.progress.history
-                if len(history) > self.epochs_told and trainer.is_global_zero:
-                    self.epochs_told = len(history)
-                    write_log(pl_module.folder, history)
-                    report.console.print(describe(history[-1], pl_module.progress))
-                    for logger in trainer.loggers:
-                        logger.log_metrics(history[-1], step=int(history[-1]["step"]))
 
         return Reporter()
 

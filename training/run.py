@@ -89,6 +89,7 @@ def train(
         if checkpoint is not None:
             training.resume(checkpoint)
             report.resumed(training.progress)
+        training.on_epoch = report.epoch
         report.model(model)
         is_first = _fit(training, recipe, report, restart)
     if not is_first:

@@ -249,7 +249,7 @@ def _card(folder: Path, config: Mapping[str, Any], card: str | None) -> bytes:
     if card is not None:
         return card.encode()
     targets = ", ".join(f"{target['name']} ({target['unit'] or 'no unit'})" for target in config["targets"])
-    lines = [f"# {folder.name}", "", f"A `{config['model']}` model. Predicts: {targets or 'not stated'}.", ""]
+    lines = [f"# {folder.name}", "", f"Network: `{config['model']}`. Predicts: {targets or 'not stated'}.", ""]
     for key, value in config["metadata"].items():
         lines.append(f"- {key}: {value if isinstance(value, (str, int, float)) else json.dumps(value)}")
     return ("\n".join(lines) + "\n").encode()
