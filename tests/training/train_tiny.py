@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from ase_potnet.training import reporting
 from ase_potnet.training.module import Training
 from ase_potnet.training.run import train
