@@ -26,6 +26,9 @@ class SphereGrid(nn.Module):
     products of numbers; a Lebedev rule of degree order · l_max + l_out makes them exact, and equivariant to rounding.
     """
 
+    to_grid: Tensor
+    from_grid: Tensor
+
     def __init__(self, l_max: int, order: int, l_out: int) -> None:
         super().__init__()
         degree = next(d for d in _ODD_DEGREES if d >= order * l_max + l_out)

@@ -28,7 +28,12 @@ class Predictions:
 
 
 def differentiate(
-    model: Callable[[AtomsBatch], Tensor], atoms: AtomsBatch, *, forces: bool = True, stress: bool = True, create_graph: bool = False
+    model: Callable[[AtomsBatch], Tensor],
+    atoms: AtomsBatch,
+    *,
+    forces: bool = True,
+    stress: bool = True,
+    create_graph: bool = False,
 ) -> Predictions:
     """Energy of every structure with its derivatives with respect to positions and strain.
 

@@ -20,7 +20,7 @@ N_ELEMENTS = 95  # atomic numbers 1 to 94; index 0 is not used
 
 
 @dataclass(frozen=True)
-class Config:
+class EquivariantPotNetConfig:
     """Hyperparameters.
 
     cutoff: of the local channel, Å
@@ -79,9 +79,12 @@ class EquivariantPotNet(nn.Module):
     give complete potentials, which enter the next layer and, as sources times potentials, the energy.
     """
 
-    Config = Config
+    Config = EquivariantPotNetConfig
+    references: Tensor
+    energy_scale: Tensor
+    elements: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EquivariantPotNetConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -98,13 +101,15 @@ class EquivariantPotNet(nn.Module):
             self.site_potentials = SitePotentials(config.n_sources, config.alpha, config.tolerance, config.fields)
         self.register_buffer("references", torch.zeros(N_ELEMENTS, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("elements", torch.arange(N_ELEMENTS) > 0)
 
     def forward(self, atoms: AtomsBatch, edges: Edges | None = None) -> Tensor:
         """Energy of every atom, eV. (T,)
 
-        edges: all local edges up to the cut-off, if they are known. Raises ValueError for elements beyond the 94th.
+        edges: all local edges up to the cut-off, if they are known. Raises ValueError for elements that
+        the training set did not hold.
         """
-        require_elements(atoms.numbers)
+        self._require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
         env = environment(atoms, edges, self.radial, self.config.n_radial)
         scalars = self.embedding(atoms.numbers)  # (T, C)
@@ -118,30 +123,37 @@ class EquivariantPotNet(nn.Module):
                 complete = self.site_potentials(self.sources(scalars, env, atoms), atoms)
                 energies = energies + complete.energies
         energies = energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, env)
-        return energies + self.references.to(energies)[atoms.numbers]
+        total: Tensor = energies + self.references.to(energies)[atoms.numbers]
+        return total
 
     def set_tolerance(self, tolerance: float) -> None:
         """Absolute error of the lattice sums from now on."""
         if self.config.n_sources:
             self.site_potentials.tolerance = tolerance
 
-    def set_references(self, references: Tensor, energy_scale: float) -> None:
-        """Energies of isolated atoms by atomic number (95,), eV, and the scale of the network's energies, eV."""
+    def set_references(self, references: Tensor, energy_scale: float, elements: Tensor | None = None) -> None:
+        """What a training set says of energies.
+
+        references: (95,) energies of isolated atoms by atomic number, eV
+        energy_scale: of the network's energies, eV
+        elements: (95,) bool, those that the training set holds; None for all
+        """
         self.references.copy_(references)
         self.energy_scale.fill_(energy_scale)
+        if elements is not None:
+            self.elements.copy_(elements)
 
-
-def require_elements(numbers: Tensor) -> None:
-    """Raises ValueError naming the first element that the model does not know."""
-    largest = int(numbers.max())
-    if largest >= N_ELEMENTS:
-        raise ValueError(f"atoms must hold the elements 1 to {N_ELEMENTS - 1}, got {chemical_symbols[largest]}")
+    def _require_elements(self, numbers: Tensor) -> None:
+        known = self.elements[numbers.clamp(max=N_ELEMENTS - 1)] & (numbers < N_ELEMENTS)
+        if not bool(known.all()):
+            unknown = sorted({chemical_symbols[z] for z in numbers[~known].tolist()})
+            raise ValueError(f"atoms must hold elements of the training set; it had no {', '.join(unknown)}")
 
 
 class Layer(nn.Module):
     """One message passing step."""
 
-    def __init__(self, config: Config, *, first: bool, last: bool, complete: bool) -> None:
+    def __init__(self, config: EquivariantPotNetConfig, *, first: bool, last: bool, complete: bool) -> None:
         super().__init__()
         width = config.width
         s, v, t = config.message_width
@@ -171,9 +183,8 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         width = scalars.shape[1]
         features = [scalars, *higher]
-        messages = torch.cat(
-            [env.along_edges(linear(part), l) for l, (linear, part) in enumerate(zip(self.senders, features, strict=False))], dim=2
-        )  # (T, K, M)
+        sent = [linear(part) for linear, part in zip(self.senders, features, strict=False)]
+        messages = torch.cat([env.along_edges(part, l) for l, part in enumerate(sent)], dim=2)  # (T, K, M)
         sums = env.sum_over_neighbours(messages)
         mixed = torch.cat([part @ weight for part, weight in zip(sums, self.mixing, strict=True)], dim=1)
         if complete is not None and complete.fields is not None:
@@ -210,4 +221,5 @@ class Readout(nn.Module):
 
     def forward(self, scalars: Tensor) -> Tensor:
         """(T, C) -> (T,)"""
-        return self.layers(scalars)[:, 0]
+        energies: Tensor = self.layers(scalars)[:, 0]
+        return energies

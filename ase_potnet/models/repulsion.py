@@ -21,6 +21,8 @@ class ScreenedNuclearRepulsion(nn.Module):
     Source: J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Solids (1985).
     """
 
+    radii: Tensor
+
     def __init__(self, cutoff: float) -> None:
         super().__init__()
         radii = torch.tensor(covalent_radii[:95])

@@ -268,7 +268,7 @@ def test_single_precision_follows(model: EquivariantPotNet) -> None:
 
 def test_unknown_elements_are_named() -> None:
     model = make_model({})
-    with pytest.raises(ValueError, match=r"atoms.*Lr"):
+    with pytest.raises(ValueError, match=r"atoms.*no Lr"):
         model(batch_structures(Atoms("Lr")))
 
 
