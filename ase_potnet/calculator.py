@@ -18,7 +18,6 @@ from torch import nn
 
 from ase_potnet.evaluation import DTYPES, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, NeighbourList, batch_structures
-from ase_potnet.models import model_name
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
@@ -128,7 +127,7 @@ def register() -> None:
 def _identity(model: str | Path | nn.Module) -> dict[str, Any]:
     """Name, version and hash of a model, as JSON; a loaded model has no hash."""
     if isinstance(model, nn.Module):
-        return {"model": model_name(model), "version": version("ase-potnet"), "sha256": None}
+        return {"model": type(model).__name__, "version": version("ase-potnet"), "sha256": None}
     info = model_info(model)
     return {"model": str(model), "version": info.version, "sha256": info.sha256}
 

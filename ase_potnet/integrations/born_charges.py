@@ -30,6 +30,7 @@ def nac_parameters(ph: Phonopy, nac: str | Path | Mapping[str, Any]) -> NacParam
     unknown = set(nac) - {"born", "dielectric", "factor", "method", "G_cutoff", "Lambda"}
     if missing or unknown:
         raise ValueError(f"nac: wanted a mapping with 'born' and 'dielectric', got the keys {sorted(nac)}")
+    from phonopy.physical_units import get_calculator_physical_units
     from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 
     dielectric = np.asarray(nac["dielectric"], dtype=float)
@@ -37,19 +38,23 @@ def nac_parameters(ph: Phonopy, nac: str | Path | Mapping[str, Any]) -> NacParam
     if dielectric.shape != (3, 3):
         raise ValueError(f"nac: wanted 'dielectric' as a number or of shape (3, 3), got {dielectric.shape}")
     charges, dielectric = symmetrize_borns_and_epsilon(_primitive_charges(ph, nac["born"]), dielectric, ph.primitive)
-    others = {key: nac[key] for key in nac if key not in ("born", "dielectric")}
+    factor = get_calculator_physical_units(None).nac_factor
+    others = {"factor": factor} | {key: nac[key] for key in nac if key not in ("born", "dielectric")}
     return {"born": charges - charges.mean(axis=0), "dielectric": dielectric, **others}  # type: ignore[typeddict-item]
 
 
 def _read(ph: Phonopy, file: Path) -> NacParams:
     from phonopy.file_IO import parse_BORN
+    from phonopy.physical_units import get_calculator_physical_units
 
     if not file.is_file():
         raise ValueError(f"nac: no file {file}")
     try:
-        return parse_BORN(ph.primitive, filename=file)
+        parameters = parse_BORN(ph.primitive, filename=file)
     except Exception as error:  # phonopy raises several kinds, none with the name of the file
         raise ValueError(f"nac: {file} is no BORN file for {ph.primitive.reduced_formula}: {error}") from error
+    parameters.setdefault("factor", get_calculator_physical_units(None).nac_factor)
+    return parameters
 
 
 def _primitive_charges(ph: Phonopy, born: Any) -> NDArray[np.float64]:

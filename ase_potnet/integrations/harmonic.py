@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ def phonons(
 
     Returns:
         phonopy's object with symmetrised force constants, mesh, total DOS, thermal properties and band structure:
-        ``ph.plot_band_structure_and_dos()``, ``ph.get_thermal_properties_dict()``, ``ph.save()`` are ready.
+        ``ph.plot_band_structure_and_dos()``, ``ph.thermal_properties``, ``ph.save()`` are ready.
 
     Warns:
         PhononWarning: imaginary modes, where and how large; a relaxation that did not converge, or large forces on a
@@ -206,7 +207,7 @@ def run_properties(
     """Mesh, total DOS, thermal properties and the band structure on the path of seekpath."""
     report = progress or silent
     report("properties", 0.0)
-    ph.run_mesh(mesh)
+    run_mesh(ph, mesh)
     report("properties", 0.3)
     ph.run_total_dos()
     report("properties", 0.6)
@@ -215,6 +216,23 @@ def run_properties(
     report("properties", 0.7)
     ph.auto_band_structure(npoints=band_points)
     report("properties", 1.0)
+
+
+def run_mesh(ph: Phonopy, mesh: float | Sequence[int]) -> None:
+    """Frequencies on a mesh around Γ, which has the symmetry of the crystal."""
+    with quiet_meshes():
+        ph.run_mesh(mesh, is_gamma_center=True)
+
+
+@contextmanager
+def quiet_meshes() -> Iterator[None]:
+    """Without phonopy's remarks on which of its equivalent grids it takes for a mesh."""
+    from phonopy.phonon.mesh import MeshGRGridFallbackWarning, MeshSymmetryFallbackWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MeshGRGridFallbackWarning)
+        warnings.simplefilter("ignore", MeshSymmetryFallbackWarning)
+        yield
 
 
 def imaginary_modes(ph: Phonopy, tolerance: float = _SLIGHTLY_IMAGINARY) -> list[ImaginaryMode]:

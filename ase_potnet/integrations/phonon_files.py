@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.formula import Formula
 
 from ase_potnet.integrations.harmonic import PhononWarning, Progress, phonons
 
@@ -68,12 +69,14 @@ def write_phonons(file: Path, folder: Path, *, plot: bool = True, **options: Any
 
 def write_thermal_properties(ph: Phonopy, file: Path) -> None:
     """Temperature, free energy, entropy and heat capacity of the primitive cell as CSV."""
-    found = ph.get_thermal_properties_dict()
-    columns = ("temperatures", "free_energy", "entropy", "heat_capacity")
+    found = ph.thermal_properties
+    if found is None:
+        raise ValueError("ph: wanted thermal properties; run ph.run_thermal_properties()")
+    columns: tuple[Any, ...] = (found.temperatures, found.free_energy, found.entropy, found.heat_capacity)
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("temperature (K)", "free energy (kJ/mol)", "entropy (J/K/mol)", "heat capacity (J/K/mol)"))
-        for row in zip(*(found[name] for name in columns), strict=True):  # type: ignore[literal-required]
+        for row in zip(*columns, strict=True):
             writer.writerow(f"{value:.8g}" for value in row)
 
 
@@ -84,17 +87,21 @@ def plot_phonons(ph: Phonopy, *, title: str | None = None) -> Figure:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (4, 1)})
     _draw_bands(ph, left)
-    dos = ph.get_total_dos_dict()
-    right.plot(dos["total_dos"], dos["frequency_points"], color="C0", linewidth=1.2)
-    right.fill_betweenx(dos["frequency_points"], dos["total_dos"], color="C0", alpha=0.25, linewidth=0)
+    if ph.total_dos is None or ph.total_dos.dos is None:
+        raise ValueError("ph: wanted a total DOS; run ph.run_total_dos()")
+    right.plot(ph.total_dos.dos, ph.total_dos.frequency_points, color="C0", linewidth=1.2)
+    right.fill_betweenx(ph.total_dos.frequency_points, ph.total_dos.dos, color="C0", alpha=0.25, linewidth=0)
     right.set(xlabel="DOS (1/THz)", xlim=(0, None))
     left.set_ylabel("frequency (THz)")
     left.set_title(title if title is not None else _title(ph), loc="left", fontsize=11)
+    right.xaxis.set_major_locator(MaxNLocator(3, prune="lower"))
+    left.set_ylim(*_limits(ph))
     for axes in (left, right):
         axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
     return figure
@@ -113,6 +120,14 @@ def _draw_bands(ph: Phonopy, axes: Axes) -> None:
     axes.set_xlim(ends[0], ends[-1])
 
 
+def _limits(ph: Phonopy) -> tuple[float, float]:
+    """Frequencies to show: all of the bands, from 0 where none is imaginary."""
+    assert ph.band_structure is not None
+    values = np.concatenate([np.ravel(part) for part in ph.band_structure.frequencies])
+    low, high = float(values.min()), float(values.max())
+    return (1.05 * low if low < -0.05 else 0.0), 1.05 * high
+
+
 def _tick_labels(labels: Sequence[str], connections: Sequence[bool]) -> list[str]:
     """One label for every end of a segment; two where the path jumps."""
     names = [label.replace("\\Gamma", "Γ").replace("GAMMA", "Γ") for label in labels]
@@ -127,7 +142,8 @@ def _title(ph: Phonopy) -> str:
     n_atoms = len(ph.supercell)
     symbol = getattr(ph.symmetry.dataset, "international", "")
     group = f", {symbol}" if symbol else ""
-    return f"{ph.unitcell.reduced_formula}{group}, supercell of {n_atoms} atoms"
+    formula = Formula("".join(ph.primitive.symbols)).reduce()[0].format("metal")
+    return f"{formula}{group}, supercell of {n_atoms} atoms"
 
 
 @contextmanager

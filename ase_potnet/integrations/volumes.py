@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from torch import nn
 
-from ase_potnet.integrations.harmonic import Progress, harmonic, relaxed, silent, warn_of_imaginary_modes
+from ase_potnet.integrations.harmonic import Progress, harmonic, quiet_meshes, relaxed, silent, warn_of_imaginary_modes
 from ase_potnet.integrations.potnet_mlp import PotNetMLP
 from ase_potnet.integrations.supercells import supercell_matrix
 
@@ -57,7 +57,8 @@ def gruneisen(
         symprec=symprec, device=device, progress=progress,
     )  # fmt: skip
     result = PhonopyGruneisen(runs[0][0], runs[1][0], runs[2][0])
-    result.set_mesh(runs[0][0].run_mesh(mesh).mesh_numbers)
+    with quiet_meshes():
+        result.set_mesh(runs[0][0].run_mesh(mesh, is_gamma_center=True).mesh_numbers, is_gamma_center=True)
     bands, _, _ = get_band_qpoints_by_seekpath(runs[0][0].primitive, band_points, is_const_interval=True)
     result.set_band_structure(bands)
     return result
@@ -104,15 +105,9 @@ def quasi_harmonic(
         symprec=symprec, device=device, progress=progress,
     )  # fmt: skip
     chosen = np.arange(0.0, 1011.0, 10.0) if temperatures is None else np.asarray(temperatures, dtype=float)
-    return run_qha(
-        [ph for ph, _ in runs],
-        chosen,
-        [energy for _, energy in runs],
-        mesh=mesh,
-        pressure=pressure,
-        eos=eos,
-        exclude_gamma_acoustic=True,
-    )
+    runs_of, energies = [ph for ph, _ in runs], [energy for _, energy in runs]
+    with quiet_meshes():
+        return run_qha(runs_of, chosen, energies, mesh=mesh, pressure=pressure, eos=eos, exclude_gamma_acoustic=True)
 
 
 def _at_volumes(

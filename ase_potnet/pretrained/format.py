@@ -179,7 +179,8 @@ def load_model(
 
     info = model_info(name_or_path)
     weights = _read_weights(info)
-    model = build_model(info.model, info.config)
+    with torch.random.fork_rng(devices=[]):  # fresh weights, soon replaced: no random numbers of the caller
+        model = build_model(info.model, info.config)
     try:
         # the module takes the dtype of the file: assign, since copying would round float64 weights to float32
         model.load_state_dict(weights, strict=True, assign=True)

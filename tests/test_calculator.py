@@ -1,0 +1,299 @@
+"""PotNetCalculator as ASE users expect it, with random weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.calculator import PropertyNotImplementedError, get_calculator_class
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.md.verlet import VelocityVerlet
+
+import ase_potnet
+from ase_potnet import PotNetCalculator, evaluate
+from ase_potnet.models import build_model
+from ase_potnet.pretrained import list_models, save_model
+
+OPTIONS = {"width": 8, "message_width": (4, 2, 2), "n_sources": 2}
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("equivariant-potnet", OPTIONS).double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if not parameter.any():
+                    parameter.normal_()
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(network, tmp_path_factory.mktemp("models") / "random", task="energy")
+
+
+def salt() -> Atoms:
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def forces_of(calculator: PotNetCalculator, atoms: Atoms | None = None) -> Any:
+    atoms = (atoms or salt()).copy()
+    atoms.calc = calculator
+    return atoms.get_forces()
+
+
+def test_results_are_the_slopes_of_the_energy(folder: Path) -> None:
+    atoms = salt()
+    atoms.calc = PotNetCalculator(folder)
+    assert atoms.get_potential_energy() == pytest.approx(atoms.get_potential_energies().sum())
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    stress = atoms.get_stress()
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-6)
+    np.testing.assert_allclose(stress, calculate_numerical_stress(atoms, eps=1e-5), atol=1e-7)
+
+
+def test_same_numbers_as_evaluate(folder: Path) -> None:
+    atoms = salt()
+    (expected,) = evaluate(atoms, folder)
+    atoms.calc = PotNetCalculator(folder)
+    assert atoms.get_potential_energy() == pytest.approx(expected.energy, abs=1e-9)
+    np.testing.assert_allclose(atoms.get_forces(), expected.forces, atol=1e-9)
+    np.testing.assert_allclose(atoms.get_stress(), expected.stress, atol=1e-10)
+
+
+def test_all_results_come_from_one_pass(network: torch.nn.Module) -> None:
+    calculator = PotNetCalculator(network)
+    calls: list[int] = []
+    calculator.model.register_forward_hook(lambda *_: calls.append(1))
+    atoms = salt()
+    atoms.calc = calculator
+    atoms.get_potential_energy()
+    atoms.get_forces()
+    atoms.get_stress()
+    atoms.get_potential_energies()
+    assert len(calls) == 1
+    atoms.set_initial_charges([1, -1])
+    atoms.set_initial_magnetic_moments([1, 1])
+    atoms.get_forces()
+    assert len(calls) == 1
+    atoms.positions[0, 0] += 1e-3
+    atoms.get_forces()
+    assert len(calls) == 2
+
+
+def test_implemented_properties_are_never_changed(folder: Path) -> None:
+    before = list(PotNetCalculator.implemented_properties)
+    slab = fcc111("Al", (1, 1, 3), vacuum=6.0)
+    slab.calc = PotNetCalculator(folder)
+    slab.get_potential_energy()
+    with pytest.raises(PropertyNotImplementedError):
+        slab.get_stress()
+    with pytest.raises(PropertyNotImplementedError):
+        slab.get_stresses()
+    assert slab.calc.implemented_properties == before == PotNetCalculator.implemented_properties
+    assert "stress" in before
+
+
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 1), (1, 1, 1)])
+def test_any_periodicity(folder: Path, pbc: tuple[int, int, int]) -> None:
+    atoms = molecule("H2O", vacuum=4.0)
+    atoms.pbc = pbc
+    atoms.calc = PotNetCalculator(folder)
+    assert np.isfinite(atoms.get_potential_energy())
+    np.testing.assert_allclose(atoms.get_forces().sum(axis=0), 0, atol=1e-9)
+    single = Atoms("Fe", cell=[9, 9, 9], pbc=pbc, calculator=atoms.calc)
+    np.testing.assert_allclose(single.get_forces(), 0, atol=1e-9)
+
+
+def test_neighbour_list_of_a_moving_crystal(folder: Path) -> None:
+    """A trajectory with the skin is that without."""
+    ends = []
+    for skin in (0.0, 0.5):
+        atoms = salt().repeat((2, 1, 1))
+        atoms.calc = PotNetCalculator(folder, skin=skin)
+        atoms.set_momenta(np.random.default_rng(0).normal(size=(4, 3)))
+        VelocityVerlet(atoms, 2 * units.fs).run(12)
+        ends.append(atoms.positions)
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-8)
+
+
+def test_deterministic_and_leaves_torch_alone(folder: Path) -> None:
+    before = (torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state().sum(), torch.is_grad_enabled())
+    first, second = (forces_of(PotNetCalculator(folder)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    after = (torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state().sum(), torch.is_grad_enabled())
+    assert before == after
+
+
+def test_a_loaded_model_is_copied(network: torch.nn.Module) -> None:
+    double, single = PotNetCalculator(network), PotNetCalculator(network, dtype="float32")
+    assert next(network.parameters()).requires_grad
+    np.testing.assert_allclose(forces_of(double), forces_of(single), atol=1e-3)
+    assert forces_of(double).dtype == np.float64
+
+
+def test_copies_and_pickles(folder: Path) -> None:
+    calculator = PotNetCalculator(folder)
+    expected = forces_of(calculator)
+    for other in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        np.testing.assert_array_equal(forces_of(other), expected)
+        assert other.parameters == calculator.parameters
+
+
+def test_threads(folder: Path) -> None:
+    calculators = [PotNetCalculator(folder) for _ in range(4)]
+    frames = [salt() for _ in range(4)]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.02, seed=k)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(forces_of, calculators, frames))
+    for forces, atoms in zip(found, frames, strict=True):
+        np.testing.assert_allclose(forces, forces_of(calculators[0], atoms), atol=1e-12)
+
+
+@pytest.mark.slow
+def test_processes(folder: Path) -> None:
+    calculator = PotNetCalculator(folder)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        atoms = salt()
+        atoms.calc = calculator
+        (found,) = pool.map(Atoms.get_forces, [atoms])
+    np.testing.assert_allclose(found, forces_of(calculator), atol=1e-12)
+
+
+def test_parameters_are_json(folder: Path, network: torch.nn.Module) -> None:
+    settings = json.loads(json.dumps(PotNetCalculator(folder, tolerance=1e-8).todict()))
+    assert settings["model"] == str(folder)
+    assert settings["version"] == ase_potnet.__version__
+    assert len(settings["sha256"]) == 64
+    assert settings["tolerance"] == 1e-8
+    assert json.loads(json.dumps(PotNetCalculator(network).todict()))["model"] == "EquivariantPotNet"
+
+
+def test_tolerance_is_used(folder: Path) -> None:
+    exact, coarse = (forces_of(PotNetCalculator(folder, tolerance=tolerance)) for tolerance in (1e-12, 1e-2))
+    assert not np.array_equal(exact, coarse)
+    np.testing.assert_allclose(exact, coarse, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"modle": "default"}, "no keyword 'modle', did you mean 'model'"),
+        ({"devise": "cpu"}, "did you mean 'device'"),
+        ({"dtype": "float16"}, "dtype: wanted 'float64' or 'float32', got 'float16'"),
+        ({"device": "toaster"}, "device: wanted"),
+        ({"skin": -1.0}, "skin: wanted"),
+        ({"tolerance": 0.0}, "tolerance: wanted"),
+        ({"model": "nowhere"}, "model: no packaged model"),
+        ({"model": torch.nn.Linear(1, 1)}, "model: wanted an interatomic potential, got Linear"),
+    ],
+)
+def test_wrong_keywords(folder: Path, keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PotNetCalculator(**({"model": folder} | keywords))
+
+
+def test_a_calculator_cannot_be_changed(folder: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be changed"):
+        PotNetCalculator(folder).set(dtype="float32")
+
+
+def with_nan() -> Atoms:
+    atoms = salt()
+    atoms.positions[0, 0] = np.nan
+    return atoms
+
+
+def overlapping() -> Atoms:
+    return Atoms("NaCl", positions=[[0, 0, 0], [0.2, 0, 0]], cell=[6, 6, 6], pbc=True)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms(), "atoms must have at least one atom"),
+        (with_nan(), "atoms must have finite positions"),
+        (Atoms("Na", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True), "atoms must have independent periodic lattice"),
+        (Atoms("Lr", cell=[6, 6, 6], pbc=True), "atoms must hold .*Lr"),
+        (Atoms("X", cell=[6, 6, 6], pbc=True), "atoms must hold atomic numbers"),
+        (overlapping(), r"Na \(atom 0\) and Cl \(atom 1\) are 0.200 Å apart"),
+        (Atoms("Na2", positions=np.zeros((2, 3))), "are 0.000 Å apart"),
+        (Atoms("Na", cell=[0.25, 6, 6], pbc=True), "are 0.250 Å apart"),
+    ],
+)
+def test_impossible_atoms(folder: Path, atoms: Atoms, message: str) -> None:
+    atoms.calc = PotNetCalculator(folder)
+    for _ in range(2):  # nothing stale is left behind
+        with pytest.raises(ValueError, match=message):
+            atoms.get_potential_energy()
+    assert not atoms.calc.results
+
+
+def test_works_again_after_an_error(folder: Path) -> None:
+    calculator = PotNetCalculator(folder)
+    expected = forces_of(calculator)
+    with pytest.raises(ValueError, match="finite"):
+        forces_of(calculator, with_nan())
+    np.testing.assert_array_equal(forces_of(calculator), expected)
+
+
+def test_pymatgen_relaxes_and_calculates(folder: Path) -> None:
+    from pymatgen.core import Molecule, Structure
+
+    structure = Structure([[0, 2.8, 2.8], [2.8, 0, 2.8], [2.8, 2.8, 0]], ["Na", "Cl"], [[0, 0, 0], [0.45, 0.5, 0.5]])
+    calculator = PotNetCalculator(folder)
+    done = structure.calculate(calculator=calculator)
+    assert {"energy", "forces", "stress"} <= set(done.results)
+    relaxed = structure.relax(calculator=calculator, steps=3)
+    assert isinstance(relaxed, Structure)
+    assert relaxed.calc.results["energy"] < done.results["energy"] or relaxed.lattice != structure.lattice
+    water = Molecule(["O", "H", "H"], [[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
+    assert isinstance(water.relax(calculator=calculator, steps=2), Molecule)
+    with pytest.warns(UserWarning, match="stress_weight is ignored"):
+        PotNetCalculator(folder, stress_weight=0.01)
+
+
+def test_ase_finds_it_by_name(folder: Path) -> None:
+    ase_potnet.register()
+    ase_potnet.register()
+    assert get_calculator_class("potnet") is PotNetCalculator
+
+
+def test_ase_plugin_is_light() -> None:
+    code = """
+import sys
+from ase_potnet.integrations.ase_plugin import __ase_plugins__
+assert not {"torch", "ase_potnet.calculator"}.intersection(sys.modules)
+(plugin,) = __ase_plugins__
+assert plugin.name == "potnet"
+print(plugin.implementation.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "PotNetCalculator"
+
+
+def test_packaged_weights() -> None:
+    if "default" not in list_models():
+        pytest.skip("this checkout has no packaged weights")
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    atoms.calc = PotNetCalculator()
+    assert np.isfinite(atoms.get_potential_energy())
+    np.testing.assert_allclose(atoms.get_forces(), 0, atol=1e-6)
