@@ -13,10 +13,10 @@ import torch
 
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import ModelInfo, Target, load_model, model_info
+from ase_potnet.readers.files import track
 
 from .arrays import StructureArrays
 from .data import Dataset, Split, open_dataset
-from .data.files import track
 from .evaluation import model_dtype, predict_arrays, predict_energies, predict_properties
 from .metrics import Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
 from .reporting import draw_parity, write_predictions

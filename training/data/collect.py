@@ -5,34 +5,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Iterable
 
-from ase import Atoms
+from ase_potnet.readers.entry import Entry, reason_of
+from ase_potnet.readers.structures import check
 
 from .dataset import Dataset, Record, as_number, unique
-from .structures import check
-
-ID_KEYS = ("id", "material_id", "jid", "mp_id", "mat_id")  # where an entry's id is looked for, in this order
-REASON_LENGTH = 200  # characters kept of an error's message
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a source, not yet built.
-
-    Attributes:
-        id: its name in the source
-        values: its other fields, numbers or not
-        build: makes the structure; whatever it raises makes the entry a broken one
-        group: see `Record`
-    """
-
-    id: str
-    values: Mapping[str, Any]
-    build: Callable[[], Atoms]
-    group: str | None = None
 
 
 def collect(
@@ -66,7 +44,7 @@ def collect(
             try:
                 records.append(_record(entry, wanted))
             except Exception as error:  # parsers raise anything
-                broken.append((entry.id, _reason(error)))
+                broken.append((entry.id, reason_of(error)))
             if len(records) == limit:
                 break
     _complain(source, records, broken, fields, wanted)
@@ -88,11 +66,6 @@ def _record(entry: Entry, wanted: list[str] | None) -> Record:
         if number is not None:
             targets[name] = number
     return Record(entry.id, atoms, targets, entry.group)
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())[:REASON_LENGTH]
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def _complain(

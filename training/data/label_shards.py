@@ -27,10 +27,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from .collect import Entry, collect
+from ase_potnet.readers.entry import Entry, refuse
+from ase_potnet.readers.files import Progress, read_npz, track
+
+from .collect import collect
 from .dataset import Dataset
-from .extxyz import refuse
-from .files import Progress, read_npz, track
 
 JOURNAL = "journal.jsonl"
 PROVENANCE = "provenance.json"

@@ -11,11 +11,13 @@ from typing import Any
 
 from ase import Atoms
 
-from .collect import Entry, collect
+from ase_potnet.readers.entry import Entry
+from ase_potnet.readers.files import Progress, open_text, track
+from ase_potnet.readers.structure_files import read_structure
+
+from .collect import collect
 from .dataset import Dataset
-from .files import Progress, open_text, track
 from .splits import Split
-from .structure_files import read_structure
 
 _ENDINGS = (".vasp", ".cif", ".xyz", ".pdb", ".poscar")
 

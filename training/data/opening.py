@@ -8,18 +8,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ase_potnet.readers.cif_csv import csv_rows
+from ase_potnet.readers.entry import ID_KEYS
+from ase_potnet.readers.files import Progress, iter_json, open_text, plain_suffix, read_npz
+from ase_potnet.readers.structure_files import is_structure_file
+
 from .ase_db import read_ase_db
 from .cells_npz import read_cells_npz
-from .cif_csv import csv_rows, read_cif_csv
-from .collect import ID_KEYS
+from .cif_csv import read_cif_csv
 from .dataset import Dataset, join
 from .extxyz import read_extxyz
-from .files import Progress, iter_json, open_text, plain_suffix, read_npz
 from .jarvis import read_jarvis
 from .label_shards import is_label_folder, read_label_shards
 from .leaderboard import read_leaderboard
 from .mp_summary import read_mp_summary
-from .structure_files import is_structure_file, read_structure_files
+from .structure_files import read_structure_files
 
 KINDS: dict[str, Callable[..., Dataset]] = {
     "jarvis": read_jarvis,

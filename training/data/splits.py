@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ase_potnet.readers.files import open_text
+
 from .dataset import Dataset, Record
-from .files import open_text
 
 FRACTIONS = (0.8, 0.1, 0.1)  # training, validation, test
 SEED = 123  # of ALIGNN, Matformer and PotNet

@@ -10,16 +10,15 @@ from glob import iglob
 from pathlib import Path
 from typing import Any
 
-from ase import Atoms
+from ase_potnet.readers.cif_csv import csv_rows
+from ase_potnet.readers.entry import Entry, refuse
+from ase_potnet.readers.extxyz import extxyz_entries
+from ase_potnet.readers.files import Progress, open_text, track
+from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
 
-from .cif import parse_cif
-from .cif_csv import csv_rows
-from .collect import Entry, collect
+from .collect import collect
 from .dataset import Dataset
-from .extxyz import extxyz_entries, refuse
-from .files import Progress, open_text, track
 
-SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".xsf", ".res", ".gen", ".pdb")
 TARGETS_FILE = "targets.csv"
 
 
@@ -78,11 +77,6 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def is_structure_file(path: Path) -> bool:
-    """Whether the name is that of a structure file."""
-    return path.suffix.lower() in SUFFIXES or path.name.upper().startswith(("POSCAR", "CONTCAR"))
-
-
 def read_targets(path: Path) -> dict[str, dict[str, Any]]:
     """The rows of a CSV file by their first column."""
     with open_text(path) as stream:
@@ -121,16 +115,3 @@ def _entries(
     for key in table:
         if key not in found:
             yield Entry(key, {}, partial(refuse, f"no structure file for the row {key!r}"))
-
-
-def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A002
-    """The structure in a file: CIF by `parse_cif`, VASP and others by ASE, the last one of several."""
-    from ase.io import read
-
-    if path.suffix.lower() == ".cif":
-        with open_text(path) as stream:
-            return parse_cif(stream.read())
-    vasp = path.suffix.lower() in (".vasp", ".poscar") or path.name.upper().startswith(("POSCAR", "CONTCAR"))
-    atoms = read(path, format=format or ("vasp" if vasp else None))
-    assert isinstance(atoms, Atoms)
-    return atoms

@@ -17,15 +17,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ase_potnet.progress import show
+from ase_potnet.readers.files import Progress
+from ase_potnet.readers.structures import atomic_number
+
 from ..data.dataset import Dataset
-from ..data.files import Progress
 from ..data.label_shards import PROVENANCE
 from ..data.opening import Spec, open_dataset
-from ..data.structures import atomic_number
 from .calculators import parse_spec
 from .perturb import frame_seed
 from .pool import Pool
-from .progress import show
 from .recipe import Recipe, load_recipe
 from .store import SCRATCH, Store
 from .worker import Job, Settings

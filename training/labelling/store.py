@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from ase_potnet.file_safety import exclusive_lock, replacing
 
 from ..data.label_shards import (
     JOURNAL,
@@ -76,7 +76,7 @@ class Store:
             if shard_paths(self.folder) or any(path.name not in known for path in self.folder.iterdir()):
                 raise ValueError(f"out: the folder {self.folder} holds other things than labels; name a new one")
         (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
-        self._close.enter_context(_lock(self.folder / LOCK))
+        self._close.enter_context(exclusive_lock(self.folder / LOCK))
         self.provenance = self._resumed(provenance)
         self.write_provenance()
         for rest in (self.folder / SHARDS).glob("*.tmp"):  # of a run that was killed
@@ -153,7 +153,7 @@ class Store:
             number = 1 + max((int(path.stem.rpartition("_")[2]) for path in self._shards), default=-1)
             path = self.folder / SHARDS / f"shard_{number:05d}.npz"
             fixed = {key: self.provenance[key] for key in FIXED}
-            with _replacing(path) as file:
+            with replacing(path) as file:
                 np.savez_compressed(file, provenance=np.array(json.dumps(fixed)), **pack(self._pending))  # type: ignore[arg-type]
             self._shards.append(path)
             self._pending = []
@@ -161,7 +161,7 @@ class Store:
 
     def write_provenance(self) -> None:
         """Write `provenance` to the folder."""
-        with _replacing(self.folder / PROVENANCE) as file:
+        with replacing(self.folder / PROVENANCE) as file:
             file.write((json.dumps(self.provenance, indent=1) + "\n").encode())
 
     def __enter__(self) -> Store:
@@ -182,40 +182,3 @@ def _differences(name: str, old: Any, new: Any) -> list[str]:
         return [line for key in keys for line in _differences(f"{name}.{key}", old.get(key), new.get(key))]
     same = json.loads(json.dumps(old)) == json.loads(json.dumps(new))  # tuples are lists there
     return [] if same or name == "input.path" else [f"{name}: {old!r} there, {new!r} now"]
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place when it is complete and on disk, and not before."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if sys.platform != "win32":  # the new name, too
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a file's lock; the system releases it when this process ends, however it ends."""
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = path.read_text(encoding="utf-8").strip() or "unknown"
-            raise ValueError(f"out: another run is writing to {path.parent} ({holder})") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield

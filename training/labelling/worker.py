@@ -16,8 +16,9 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from ase_potnet.readers.structures import check
+
 from ..data.label_shards import Failure, Frame, Result
-from ..data.structures import check
 from .calculators import CalculatorSpec, describe, make_calculator
 from .perturb import apply, draw_kind, frame_seed, too_close
 from .recipe import Limits, Recipe

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ase_potnet.readers.cif import parse_cif
 from ase_potnet.training.data import Dataset, Split, labels, open_dataset
-from ase_potnet.training.data.cif import parse_cif
 
 
 def read(path: Path, capsys: pytest.CaptureFixture[str]) -> Dataset:

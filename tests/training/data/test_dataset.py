@@ -10,9 +10,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from ase_potnet.readers.structures import TOO_CLOSE, atomic_number, check, crystal
 from ase_potnet.training.data import Dataset, Record, join, labels, open_dataset
 from ase_potnet.training.data.dataset import as_number
-from ase_potnet.training.data.structures import TOO_CLOSE, atomic_number, check, crystal
 
 
 def three() -> Dataset:

@@ -10,8 +10,8 @@ import pytest
 from ase import Atoms
 from ase.io.extxyz import read_xyz
 
+from ase_potnet.readers.extxyz import _frames, parse_frame, parse_plain_frame
 from ase_potnet.training.data import labels, open_dataset
-from ase_potnet.training.data.extxyz import _frames, parse_frame, parse_plain_frame
 
 
 def same(one: Atoms, two: Atoms) -> None:

@@ -132,7 +132,7 @@ def test_json_is_read_in_pieces(jarvis: list[dict[str, Any]], tmp_path: Path, mo
         path = tmp_path / "a.json"
         path.write_text(text, encoding="utf-8")
         for chunk in (1, 7, 1000, 1 << 20):
-            monkeypatch.setattr("ase_potnet.training.data.files._CHUNK", chunk)
+            monkeypatch.setattr("ase_potnet.readers.files._CHUNK", chunk)
             assert load(path).ids == [entry["jid"] for entry in jarvis]
 
 

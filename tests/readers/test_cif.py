@@ -13,11 +13,12 @@ import pytest
 from ase.geometry import cell_to_cellpar
 from ase.io.cif import read_cif
 
-from ase_potnet.training.data.cif import cell_vectors, parse_cif, parse_p1
+from ase_potnet.readers.cif import cell_vectors, parse_cif, parse_p1
 
 
 @pytest.fixture(scope="module")
-def texts(samples: Path) -> list[str]:
+def texts() -> list[str]:
+    samples = Path(__file__).parents[1] / "data"
     with (samples / "mp_cif_sample.csv").open(encoding="utf-8") as file:
         return [row["cif"] for row in csv.DictReader(file)]
 

@@ -1,4 +1,4 @@
-"""What a labelling run shows while it runs."""
+"""What a long run shows while it runs: a bar or lines with rate, failures and remaining time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from ..data.files import Progress, bar_wanted
+from ase_potnet.readers.files import Progress, bar_wanted
 
 LINE_SECONDS = 60.0  # between two lines where stderr is no terminal
 
@@ -15,34 +15,37 @@ Report = Callable[[int, int], None]  # finished frames and failures among them, 
 
 
 @contextlib.contextmanager
-def show(total: int, done: int, progress: Progress) -> Iterator[Report]:
+def show(
+    total: int | None, done: int, progress: Progress, *, what: str = "labelling", unit: str = "frames"
+) -> Iterator[Report]:
     """A function to call with numbers of finished and failed frames: draws a bar, or a line a minute on stderr
     where that is no terminal, or nothing.
 
     Args:
-        total: frames of the whole run
+        total: frames of the whole run; None where it is not known
         done: frames that earlier runs have finished
         progress: True, "always" (a bar in any case) or False
+        what, unit: what is done to what
     """
     if not progress:
         yield lambda finished, failed: None
     elif bar_wanted(progress):
-        with _bar(total, done) as report:
+        with _bar(total, done, what) as report:
             yield report
     else:
-        yield _lines(total, done)
+        yield _lines(total, done, what, unit)
 
 
 @contextlib.contextmanager
-def _bar(total: int, done: int) -> Iterator[Report]:
+def _bar(total: int | None, done: int, what: str) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
     start = time.monotonic()
     with Bar(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("labelling", total=total, completed=done, state="")
+        task = bar.add_task(what, total=total, completed=done, state="")
 
         def report(finished: int, failed: int) -> None:
             state = describe(total, finished, failed, finished - done, time.monotonic() - start)
@@ -51,7 +54,7 @@ def _bar(total: int, done: int) -> Iterator[Report]:
         yield report
 
 
-def _lines(total: int, done: int) -> Report:
+def _lines(total: int | None, done: int, what: str, unit: str) -> Report:
     start = last = time.monotonic()
 
     def report(finished: int, failed: int) -> None:
@@ -60,15 +63,18 @@ def _lines(total: int, done: int) -> Report:
         if now - last >= LINE_SECONDS:
             last = now
             state = describe(total, finished, failed, finished - done, now - start)
-            sys.stderr.write(f"{time.strftime('%H:%M:%S')} labelling {finished:,}/{total:,} frames, {state}\n")
+            of = "" if total is None else f"/{total:,}"
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what} {finished:,}{of} {unit}, {state}\n")
             sys.stderr.flush()
 
     return report
 
 
-def describe(total: int, finished: int, failed: int, new: int, seconds: float) -> str:
+def describe(total: int | None, finished: int, failed: int, new: int, seconds: float) -> str:
     """Rate, failures and remaining time as text; `new` frames took `seconds`."""
     rate = new / seconds if seconds > 0 else 0.0
+    if total is None:
+        return f"{rate:.3g} a second, {failed:,} failed"
     left = f"{clock((total - finished) / rate)} left" if rate > 0 else "? left"
     return f"{rate:.3g} a second, {failed:,} failed, {left}"
 
