@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ase_potnet.progress import clock, describe, show
-from ase_potnet.training.labelling import progress as module
+from ase_potnet import progress as module
 
 
 def test_text() -> None:
