@@ -19,6 +19,7 @@ from ase.io import read
 from lattice import POTENTIALS, SAMPLE, distortions
 
 from ase_potnet.graph import batch_structures, complete_edges, local_edges, nearest_edges
+from ase_potnet.lattice.plan import forget_plans
 
 CUTOFF = 5.0
 
@@ -37,6 +38,7 @@ def milliseconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[s
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats + 1):
         for name, call in calls.items():
+            forget_plans()
             start = time.process_time()
             call()
             if repeat:  # the first one warms up

@@ -7,12 +7,14 @@ import torch
 from lattice import POTENTIALS, crystal, distortions, gradient_call
 
 from ase_potnet.lattice import Coulomb, London, Pauli, pair_sums, site_sums
+from ase_potnet.lattice.plan import forget_plans
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    forget_plans()
     yield
     torch.set_num_threads(threads)
 

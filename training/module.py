@@ -134,6 +134,10 @@ class Training(lightning.LightningModule):
 
     # set-up ----------------------------------------------------------------------------------------------------------
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients of the weights alone: forces also depend on positions, whose second derivatives nobody needs."""
+        loss.backward(inputs=[parameter for parameter in self.parameters() if parameter.requires_grad])
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weights of matrices decay, biases and scales do not."""
         config = self.recipe.optimiser

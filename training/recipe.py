@@ -106,6 +106,8 @@ class LossConfig(Section):
 
     Properties use kind, delta and target_weights; errors are in units of the targets' standard deviations.
     Energies use the terms: energy per atom (eV), forces (eV/Å), stress (eV/Å^3), and kind_weights by kind of frame.
+    With force_scale (eV/Å), the force errors of a frame are divided by force_scale plus the root mean square of its
+    forces: small displacements then count as much as large ones, as phonons want it.
     """
 
     kind: LossKind = "huber"
@@ -115,6 +117,7 @@ class LossConfig(Section):
     forces: TermConfig = TermConfig(weight=1.0, delta=0.05)
     stress: TermConfig = TermConfig(weight=10.0, delta=0.005)
     kind_weights: dict[str, float] = {}
+    force_scale: float | None = Field(default=None, gt=0)
 
 
 class OptimiserConfig(Section):

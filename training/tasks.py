@@ -150,8 +150,8 @@ class EnergyTask:
         """Element references and the scale of forces.
 
         A model with `fit_scaling` gets: composition (S, 119) atoms of each element, energies (S,) eV, force_rms eV/Å.
-        One with `set_references` gets: energies of the elements by atomic number, as many as its `references`, and
-        force_rms as the scale of energies.
+        One with `set_references` gets: energies of the elements by atomic number, as many as its `references`,
+        force_rms as the scale of energies, and which elements there are.
         """
         energies, forces = arrays.values["energy"], arrays.values["forces"]
         known = np.isfinite(energies)
@@ -164,7 +164,8 @@ class EnergyTask:
             network.fit_scaling(torch.from_numpy(composition), torch.from_numpy(energies), force_rms)
         elif hasattr(model, "set_references"):
             references = element_references(composition, energies)[: len(network.references)]
-            network.set_references(torch.from_numpy(references), force_rms)
+            elements = torch.from_numpy((composition > 0).max(axis=0)[: len(references)])
+            network.set_references(torch.from_numpy(references), force_rms, elements)
 
     def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
         from ase_potnet.models.derivatives import differentiate
@@ -172,9 +173,8 @@ class EnergyTask:
         weights = {
             name: weight_at(getattr(self.loss, name).weight, progress) for name in ("energy", "forces", "stress")
         }
-        # the stress of a molecule is NaN, and so would be every gradient
-        stress = weights["stress"] > 0 and bool(batch.atoms.pbc.all())
-        found = differentiate(model, batch.atoms, forces=weights["forces"] > 0, stress=stress, create_graph=True)
+        forces, stress = weights["forces"] > 0, weights["stress"] > 0
+        found = differentiate(model, batch.atoms, forces=forces, stress=stress, create_graph=True)
         n_atoms = batch.atoms.n_atoms
         labels, terms = batch.labels, []
 
@@ -193,7 +193,10 @@ class EnergyTask:
         add("energy", energy_error.to(self.dtype), batch.weight)
         forces_error = None if found.forces is None else found.forces - labels["forces"].to(found.forces)
         stress_error = None if found.stress is None else found.stress - labels["stress"].to(found.stress)
-        add("forces", forces_error, batch.weight[batch.atoms.batch])
+        force_weight = batch.weight
+        if self.loss.force_scale is not None:
+            force_weight = force_weight / (self.loss.force_scale + frame_rms(labels["forces"], batch.atoms))
+        add("forces", forces_error, force_weight[batch.atoms.batch])
         add("stress", stress_error, batch.weight)
         return terms
 
@@ -210,6 +213,13 @@ class EnergyTask:
             weight_at(getattr(self.loss, term).weight, 1.0) * metrics[name].get("mae", 0.0)
             for term, name in names.items()
         )
+
+
+def frame_rms(forces: Tensor, atoms: AtomsBatch) -> Tensor:
+    """Root mean square of the lengths of the forces of every structure, missing ones left out. (T, 3) -> (B,)"""
+    square = torch.nan_to_num(forces).square().sum(1)
+    total = square.new_zeros(atoms.n_structures).index_add(0, atoms.batch, square)
+    return (total / atoms.n_atoms).sqrt()
 
 
 def make_task(recipe: Recipe) -> PropertyTask | EnergyTask:

@@ -8,7 +8,7 @@ at hand, those of reciprocal space with all phases aligned, and only what lies b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +35,7 @@ _ROUNDING = 8  # multiples of the machine epsilon, for every operation on a term
 
 @torch.no_grad()
 def pair_bounds(
-    structures: Structures, plans: list[Plan], decomposition: Decomposition, real_space_sums: RealSpaceSums
+    structures: Structures, plans: Sequence[Plan], decomposition: Decomposition, real_space_sums: RealSpaceSums
 ) -> Tensor:
     """Bound on |error| of every pair sum of a structure, truncation (proven) plus rounding (estimated). (B, K)"""
     matrix = np.abs(np.array(decomposition.coefficients))  # (K, n_primitives)

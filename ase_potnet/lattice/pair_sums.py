@@ -56,8 +56,7 @@ def pair_sums(
     structures = read_structures(positions, cell, pbc, batch)
     decomposition = decompose(potentials)  # type: ignore[arg-type]
     single = structures.positions.dtype == torch.float32
-    limits = np.full(structures.n_structures, check_tolerance(tolerance))
-    plans = plan_sums(structures, decomposition, limits, pair_costs, single)
+    plans = plan_sums(structures, decomposition, check_tolerance(tolerance), pair_costs, single)
     pieces, owners = [], []
     for plan in plans:
         check_reachable(plan, decomposition, structures.positions.dtype)

@@ -89,12 +89,52 @@ CostModel = Callable[[Integers, int, int], Costs]  # (n_atoms (S,), split primit
 
 
 def plan_sums(
-    structures: Structures, decomposition: Decomposition, tolerance: Array, model: CostModel, single_precision: bool
-) -> list[Plan]:
-    """Plans that together cover the batch. tolerance: (B,) absolute, on every sum of a potential.
+    structures: Structures, decomposition: Decomposition, tolerance: float, model: CostModel, single_precision: bool
+) -> tuple[Plan, ...]:
+    """Plans that together cover the batch. tolerance: absolute, on every sum of a potential.
 
-    Raises ValueError naming cell where the periodic vectors are dependent.
+    Plans depend on the cells and not on the positions: those of the last few batches are kept, for molecular dynamics
+    and displaced supercells. Raises ValueError naming cell where the periodic vectors are dependent.
     """
+    cells = (structures.n_atoms.tobytes(), structures.host_cell.tobytes(), structures.pbc.tobytes())
+    return _plan(*cells, decomposition, tolerance, model, single_precision)
+
+
+def forget_plans() -> None:
+    """Drop the plans that are kept, so that the next sums make their own."""
+    _plan.cache_clear()
+
+
+@lru_cache(maxsize=8)
+def _plan(
+    n_atoms: bytes,
+    host_cell: bytes,
+    pbc: bytes,
+    decomposition: Decomposition,
+    tolerance: float,
+    model: CostModel,
+    single_precision: bool,
+) -> tuple[Plan, ...]:
+    cells = _Cells(
+        n_atoms=np.frombuffer(n_atoms, dtype=np.int64),
+        host_cell=np.frombuffer(host_cell, dtype=np.float64).reshape(-1, 3, 3),
+        pbc=np.frombuffer(pbc, dtype=np.bool_).reshape(-1, 3),
+    )
+    return tuple(_make_plans(cells, decomposition, np.full(len(cells.n_atoms), tolerance), model, single_precision))
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What a plan depends on."""
+
+    n_atoms: Integers  # (B,)
+    host_cell: Array  # (B, 3, 3)
+    pbc: NDArray[np.bool_]  # (B, 3)
+
+
+def _make_plans(
+    structures: _Cells, decomposition: Decomposition, tolerance: Array, model: CostModel, single_precision: bool
+) -> list[Plan]:
     plans = []
     n_periodic = structures.pbc.sum(axis=1)
     for (d,), group in group_rows(n_periodic[:, None]).items():

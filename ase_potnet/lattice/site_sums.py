@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,9 @@ def site_sums(
     structures = read_structures(positions, cell, pbc, batch)
     decomposition = decompose(potentials)  # type: ignore[arg-type]
     flat = _read_sources(sources, positions, structures)
-    limits = np.full(structures.n_structures, check_tolerance(tolerance))
     single = structures.positions.dtype == torch.float32
     n_channels = flat.shape[1]
-    plans = plan_sums(structures, decomposition, limits, _site_costs(n_channels, field), single)
+    plans = plan_sums(structures, decomposition, check_tolerance(tolerance), _SiteCosts(n_channels, field), single)
     pieces, owners = [], []
     for plan in plans:
         check_reachable(plan, decomposition, structures.positions.dtype)
@@ -114,11 +114,12 @@ def _has_matrix(n_atoms: Any, n_channels: int, field: bool) -> Any:
     return (n_atoms <= 100 + 4 * min(n_channels, 64)) & (not field)
 
 
-class _site_costs:
+@dataclass(frozen=True)
+class _SiteCosts:
     """Cost model in ns, measured: an edge with its share of the search; a wave of an atom (products per channel)."""
 
-    def __init__(self, n_channels: int, field: bool) -> None:
-        self.n_channels, self.field = n_channels, field
+    n_channels: int
+    field: bool
 
     def __call__(self, n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
         n = n_atoms.astype(np.float64)

@@ -18,7 +18,8 @@ class Predictions:
     energy: (B,) eV
     energies: (T,) of the atoms, eV
     forces: (T, 3) eV/Å
-    stress: (B, 3, 3) eV/Å^3, (1/V) dE/dε; NaN for structures that are not periodic in three directions
+    stress: (B, 3, 3) eV/Å^3, (1/V) dE/dε; NaN for structures that are not periodic in three directions (a constant:
+        a masked loss has finite gradients)
     """
 
     energy: Tensor
@@ -60,10 +61,9 @@ def differentiate(
     result_forces = -slopes[0] if forces else None
     result_stress = None
     if stress:
-        volume = torch.linalg.det(atoms.cell.detach()).abs()
         whole = atoms.pbc.all(dim=1).to(atoms.device)
-        volume = torch.where(whole, volume, torch.nan)
-        result_stress = slopes[-1] / volume[:, None, None]
+        volume = torch.where(whole, torch.linalg.det(atoms.cell.detach()).abs(), 1.0)[:, None, None]
+        result_stress = torch.where(whole[:, None, None], slopes[-1] / volume, torch.nan)
     if not create_graph:
         energy, energies = energy.detach(), energies.detach()
     return Predictions(energy, energies, result_forces, result_stress)

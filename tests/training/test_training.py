@@ -205,6 +205,18 @@ def test_kinds_of_frames_are_weighted(energy_recipe: Recipe) -> None:
         assert int(other.count) == int(one.count)
 
 
+def test_force_errors_relative_to_the_forces_of_a_frame(energy_recipe: Recipe) -> None:
+    task, model, arrays = energy_parts(energy_recipe, forces={"kind": "l1"})
+    relative = EnergyTask(task.dtype, task.loss.model_copy(update={"force_scale": 0.2}))
+    for row in (0, 3):
+        batch = task.collate(arrays, np.array([row]))
+        forces = arrays.values["forces"][arrays.atom_rows(np.array([row]))]
+        rms = np.sqrt((forces**2).sum(1).mean())
+        plain, scaled = (some.loss_terms(model, batch, 0.0)[1] for some in (task, relative))
+        assert scaled.total.item() == pytest.approx(plain.total.item() / (0.2 + rms), rel=1e-6)
+        assert int(scaled.count) == int(plain.count)
+
+
 def test_forces_that_weigh_nothing_are_not_computed(energy_recipe: Recipe) -> None:
     task, model, arrays = energy_parts(energy_recipe, forces={"weight": 0}, stress={"weight": 0})
     terms = task.loss_terms(model, task.collate(arrays, np.array([0, 1])), 0.0)
@@ -242,6 +254,8 @@ def test_references_of_the_equivariant_model_are_set(energy_recipe: Recipe) -> N
     data = load_training_data(recipe, progress=False)
     network = make_model(recipe, make_task(recipe), data)
     references, composition = network.references.numpy(), data.train.composition()[:, :95]  # type: ignore[union-attr, operator]
+    known = network.elements.numpy()  # type: ignore[union-attr, operator]
+    assert set(np.flatnonzero(known)) == {int(z) for z in data.train.numbers}
     error = (composition @ references - data.train.values["energy"]) / data.train.n_atoms
     assert np.abs(error).max() < 0.1 * np.std(data.train.values["energy"] / data.train.n_atoms)
 
