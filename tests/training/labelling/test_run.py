@@ -28,12 +28,20 @@ from .teachers import MODULE
 
 LJ = "ase.calculators.lj:LennardJones,sigma=2.2,rc=6.0"
 EMT_SPEC = "ase.calculators.emt:EMT"
+SMALL = """
+frames: 16
+kinds:
+  strained: {volume: [0.9, 1.1], shear: 0.02}
+  rattled: {sigma: [0.01, 0.1]}
+  doubled: {supercell: {atoms: [2, 4]}, sigma: 0.05}
+"""
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the tests' calculators."""
     (tmp_path / "teachers_there.py").write_text(MODULE)
+    (tmp_path / "small.yaml").write_text(SMALL)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -127,21 +135,18 @@ def test_other_shapes_of_labels(name: str) -> None:
 
 
 def test_one_or_four_processes_give_the_same_frames(metals: Dataset) -> None:
-    options = {"recipe": "default", "frames": 12, "seed": 3}
+    options = {"recipe": "default", "frames": 8, "seed": 3}
     one = run(metals, "one", LJ, **options)
     four = run(metals, "four", LJ, processes=4, **options)
-    assert one.expected == four.expected == 60
-    assert one.labelled == four.labelled > 40
+    assert one.expected == four.expected == 40
+    assert one.labelled == four.labelled > 25
     assert content("one") == content("four")
     kinds = Counter(name.split("/")[1] for name in content("one"))
     assert len(kinds) >= 6
-    other = run(metals, "other", LJ, **(options | {"seed": 4}))
-    assert other.expected == 60
-    assert content("other") != content("one")
 
 
 def test_a_frame_does_not_depend_on_what_else_is_labelled(metals: Dataset) -> None:
-    recipe = load_recipe("phonon", seed=9)
+    recipe = load_recipe("small.yaml", frames=4, seed=9)
     run(metals, "all", EMT_SPEC, recipe=recipe)
     run(metals.subset(["s3", "s1"]), "two", EMT_SPEC, recipe=recipe)
     everything, two = content("all"), content("two")
@@ -150,7 +155,7 @@ def test_a_frame_does_not_depend_on_what_else_is_labelled(metals: Dataset) -> No
 
 
 def test_groups_keep_the_frames_of_one_crystal_together(metals: Dataset, tmp_path: Path) -> None:
-    run(metals, "out", EMT_SPEC, recipe="phonon")
+    run(metals, "out", EMT_SPEC, recipe="small.yaml", frames=4)
     data = open_dataset("out", progress=False)
     split = group_split(data, fractions=(0.6, 0.2, 0.2))
     parents = [{name.split("/")[0] for name in part} for part in (split.train, split.val, split.test)]
@@ -292,8 +297,8 @@ def test_workers_have_the_threads_asked_for(metals: Dataset) -> None:
 SCRIPT = """
 from ase_potnet.training.labelling import label
 if __name__ == "__main__":
-    done = label("in.extxyz", "out", "teachers_there:Logged,log=calls,seconds=0.03", recipe="phonon",
-                 frames=16, processes=2, progress=False)
+    done = label("in.extxyz", "out", "teachers_there:Logged,log=calls,seconds=0.03", recipe="small.yaml",
+                 processes=2, progress=False)
     print(done.new, done.complete)
 """
 
@@ -334,7 +339,7 @@ def test_killed_runs_go_on_and_repeat_nothing(folder: Path, metals: Dataset) -> 
     assert printed.split() == [str(80 - len(partial)), "True"]
     assert partial.items() <= content("out").items()
     assert 80 <= len(calls(folder)) <= 80 + 2 * 2  # frames under way in two processes at two kills
-    plain = run("in.extxyz", "plain", EMT_SPEC, recipe="phonon", frames=16)
+    plain = run("in.extxyz", "plain", EMT_SPEC, recipe="small.yaml")
     assert plain.complete
     assert content("plain") == content("out")
 
@@ -365,7 +370,7 @@ def test_signals_stop_a_run_in_order(folder: Path, metals: Dataset, number: sign
 
 
 def test_time_limit_stops_and_the_next_run_goes_on(metals: Dataset) -> None:
-    options: dict[str, Any] = {"recipe": "phonon", "frames": 200, "processes": 2}
+    options: dict[str, Any] = {"recipe": "small.yaml", "frames": 200, "processes": 2}
     slow = "teachers_there:Logged,log=calls,seconds=0.05"
     for limit in (4, 8, 16, 32, 64):  # the start of the processes counts, and may take long
         first = run(metals, "out", slow, limit=f"{limit}s", **options)
@@ -381,17 +386,3 @@ def test_time_limit_stops_and_the_next_run_goes_on(metals: Dataset) -> None:
     second = run(metals, "out", slow, limit=limit, **options)
     assert second.labelled == first.labelled + second.new
     assert ids <= set(content("out"))
-
-
-def test_two_runs_on_one_folder_are_refused(folder: Path, metals: Dataset) -> None:
-    write(folder / "in.extxyz", [record.atoms for record in metals])
-    process = start(folder)
-    try:
-        wait_for(lambda: len(calls(folder)) >= 3)
-        with pytest.raises(ValueError, match=f"another run is writing to out .process {process.pid} on "):
-            run("in.extxyz", "out", "teachers_there:Logged,log=calls,seconds=0.03", recipe="phonon", frames=16)
-    finally:
-        process.kill()
-        process.communicate()
-    done = run("in.extxyz", "out", "teachers_there:Logged,log=calls,seconds=0.03", recipe="phonon", frames=16)
-    assert done.complete  # the lock does not outlive its process

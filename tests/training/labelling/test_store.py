@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,11 +196,29 @@ def test_shards_of_unknown_origin_are_not_mixed_with_new_ones(tmp_path: Path) ->
         Store(tmp_path / "out", FIXED)
 
 
-def test_one_writer(tmp_path: Path) -> None:
-    with (
-        Store(tmp_path / "out", FIXED),
-        pytest.raises(ValueError, match=r"another run is writing to .*out \(process \d+ on"),
-    ):
-        Store(tmp_path / "out", FIXED)
-    with Store(tmp_path / "out", FIXED):
-        pass
+HOLDER = """
+import sys, time
+from pathlib import Path
+from ase_potnet.training.labelling.store import Store
+with Store(Path(sys.argv[1]), {"calculator": {"class": "X"}, "recipe": {"seed": 0}, "input": {"path": "a"}}):
+    print("open", flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_one_writer_and_a_lock_that_ends_with_its_process(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", HOLDER, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        try:
+            with pytest.raises(ValueError, match=rf"another run is writing to {out} \(process {holder.pid} on "):
+                Store(out, FIXED)
+        finally:
+            holder.kill()
+    with Store(out, FIXED) as store:
+        store.add(result(0))
+        with pytest.raises(ValueError, match="another run is writing"):
+            Store(out, FIXED)
+    assert_holds(out, range(1))
