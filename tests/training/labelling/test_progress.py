@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ase_potnet.progress import clock, describe, show
 from ase_potnet import progress as module
+from ase_potnet.progress import clock, describe, show
 
 
 def test_text() -> None:
