@@ -178,11 +178,12 @@ def of_space_group(poscar: Path, file: Path) -> Phonopy:
 
 
 def unexplained(ph: Phonopy) -> float:
-    """The part of the forces that harmonic force constants do not give."""
+    """The part of the forces that neither harmonic force constants nor forces of the crystal at rest give."""
     ph.produce_force_constants(fc_calculator="symfc")
     moved = [(entry["number"], entry["displacement"]) for entry in ph.dataset["first_atoms"]]
     fitted = np.array([-np.einsum("jab,a->jb", ph.force_constants[atom], shift) for atom, shift in moved])
-    return float(np.linalg.norm(ph.forces - fitted) / np.linalg.norm(ph.forces))
+    rest = (ph.forces - fitted).mean(axis=0)
+    return float(np.linalg.norm(ph.forces - fitted - rest) / np.linalg.norm(ph.forces - rest))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Phonons of rock salt: relax, displace, and draw the bands, the density of states and the heat capacity.
+"""Phonons of rock salt: relax, displace, and draw the bands and the density of states.
 
 Run `python examples/02_phonons.py`; saves 02_phonons.png in the current folder. Needs the packaged weights, or
 `--model FOLDER`, and `pip install "ase-potnet[phonons]"`.
@@ -38,13 +38,6 @@ def main() -> None:
         print(f"mean Grüneisen parameter {mean:.2f}")
 
     figure = plot_phonons(ph)
-    inset = figure.axes[0].inset_axes((0.6, 0.08, 0.27, 0.27))
-    inset.plot(thermal.temperatures, thermal.heat_capacity, color="C1")
-    inset.set_xlim(0, 600)
-    inset.set_xlabel("K", fontsize=7, labelpad=0)
-    inset.set_ylabel("J/K/mol", fontsize=7, labelpad=1)
-    inset.set_title("heat capacity", fontsize=8)
-    inset.tick_params(labelsize=6)
     path = Path("02_phonons.png")
     figure.savefig(path, dpi=150)
     print(f"Picture: {path.resolve()}")
