@@ -107,7 +107,8 @@ def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
     taken = set()
     if recipe.model.start_from is not None:
         taken = _take_over(model, load_model(recipe.model.start_from))
-    if not taken & {"scaling.mean", "references"}:  # else the scale of the weights taken over stays
+    scale = "scaling.mean" if task.name == "property" else "references"
+    if scale not in taken:  # else the scale of the weights taken over stays
         task.fit_scaling(model, data.train)
     for pattern in recipe.model.freeze:
         frozen = [p for name, p in model.named_parameters() if fnmatch.fnmatch(name, pattern)]

@@ -99,6 +99,9 @@ class PropertyTask:
         enough = len(arrays) >= _STRUCTURES_PER_ELEMENT * np.count_nonzero(composition.any(axis=0))
         scaling: Any = model.scaling
         scaling.fit(torch.from_numpy(arrays.values["targets"]), fractions if enough else None)
+        if hasattr(model, "elements"):
+            network: Any = model
+            network.elements.copy_(torch.from_numpy(composition.max(axis=0)[: len(network.elements)] > 0))
 
     def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
         predictions = model(batch.atoms)

@@ -109,6 +109,12 @@ class EquivariantPotNet(nn.Module):
         edges: all local edges up to the cut-off, if they are known. Raises ValueError for elements that
         the training set did not hold.
         """
+        _, energies = self.features(atoms, edges)
+        total: Tensor = energies + self.references.to(energies)[atoms.numbers]
+        return total
+
+    def features(self, atoms: AtomsBatch, edges: Edges | None = None) -> tuple[Tensor, Tensor]:
+        """Invariant features (T, C) of the last layer, and energies without the references of the elements (T,), eV."""
         self._require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
         env = environment(atoms, edges, self.radial, self.config.n_radial)
@@ -122,9 +128,7 @@ class EquivariantPotNet(nn.Module):
             if t == 0 and self.config.n_sources:
                 complete = self.site_potentials(self.sources(scalars, env, atoms), atoms)
                 energies = energies + complete.energies
-        energies = energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, env)
-        total: Tensor = energies + self.references.to(energies)[atoms.numbers]
-        return total
+        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, env)
 
     def set_tolerance(self, tolerance: float) -> None:
         """Absolute error of the lattice sums from now on."""

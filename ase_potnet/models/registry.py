@@ -14,6 +14,7 @@ _CLASSES = {
     "potnet": ("ase_potnet.models.potnet", "PotNet"),
     "invariant-potnet": ("ase_potnet.models.invariant_potnet", "InvariantPotNet"),
     "equivariant-potnet": ("ase_potnet.models.equivariant_potnet", "EquivariantPotNet"),
+    "equivariant-properties": ("ase_potnet.models.equivariant_properties", "EquivariantProperties"),
 }
 MODEL_NAMES = tuple(_CLASSES)
 

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
-from ase_potnet.pretrained import load_model, model_info
+from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.data import Split, open_dataset
 from ase_potnet.training.losses import combine
@@ -246,6 +246,23 @@ def test_the_model_gets_the_statistics_of_energies(energy_recipe: Recipe) -> Non
     rms = float(np.sqrt((arrays.values["forces"] ** 2).mean()))
     assert model.fitted[:2] == ((n, 119), (n,))
     assert model.fitted[2] == pytest.approx(rms)
+
+
+def test_properties_start_from_a_potential(property_recipe: Recipe, energy_recipe: Recipe, tmp_path: Path) -> None:
+    options = {"width": 8, "message_width": [4, 2, 2], "n_sources": 2}
+    potential = load_recipe(energy_recipe | {"model": {"name": "equivariant-potnet", "options": options}})
+    source = make_model(potential, make_task(potential), load_training_data(potential, progress=False))
+    save_model(source, tmp_path / "potential", task="energy")
+    start = {"name": "equivariant-properties", "options": options, "start_from": str(tmp_path / "potential")}
+    recipe = load_recipe(property_recipe | {"model": start})
+    task, data = make_task(recipe), load_training_data(recipe, progress=False)
+    network = make_model(recipe, task, data)
+    copied = source.state_dict()["layers.0.mixing.0"].float()
+    torch.testing.assert_close(network.state_dict()["layers.0.mixing.0"].float(), copied)
+    assert set(np.flatnonzero(network.elements.numpy())) == {int(z) for z in data.train.numbers}  # type: ignore[union-attr, operator]
+    wanted = np.nanmean(data.train.values["targets"], axis=0)
+    predicted = task.predict(network, data.train.atoms_batch(np.arange(len(data.train)), torch.float32))["targets"]
+    np.testing.assert_allclose(predicted.detach().numpy().mean(axis=0), wanted, atol=2 * np.nanstd(wanted) + 1.0)
 
 
 def test_references_of_the_equivariant_model_are_set(energy_recipe: Recipe) -> None:
