@@ -1,15 +1,18 @@
-"""Files that hold one structure: CIF, POSCAR, and what else ASE reads."""
+"""Files that hold one structure: CIF, POSCAR, and what else ASE reads; compressed or not."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from ase import Atoms
 
 from ase_potnet.readers.cif import parse_cif
-from ase_potnet.readers.files import open_text
+from ase_potnet.readers.files import PACKED, open_text, plain_suffix
 
 SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".xsf", ".res", ".gen", ".pdb")
+_VASP = (".vasp", ".poscar")
+_ASE_NAMES = {".gen": "gen", ".pdb": "proteindatabank", ".res": "res", ".xsf": "xsf", ".xyz": "extxyz"}
 
 
 def is_structure_file(path: Path) -> bool:
@@ -21,10 +24,16 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
     """The structure in a file: CIF by `parse_cif`, VASP and others by ASE, the last one of several."""
     from ase.io import read
 
-    if path.suffix.lower() == ".cif":
+    suffix = plain_suffix(path)
+    if suffix == ".cif" and format is None:
         with open_text(path) as stream:
             return parse_cif(stream.read())
-    vasp = path.suffix.lower() in (".vasp", ".poscar") or path.name.upper().startswith(("POSCAR", "CONTCAR"))
-    atoms = read(path, format=format or ("vasp" if vasp else None))
+    vasp = suffix in _VASP or path.name.upper().startswith(("POSCAR", "CONTCAR"))
+    form = format or ("vasp" if vasp else None)
+    if path.suffix.lower() in PACKED:
+        with open_text(path) as stream:
+            atoms = read(io.StringIO(stream.read()), format=form or _ASE_NAMES.get(suffix))
+    else:
+        atoms = read(path, format=form)
     assert isinstance(atoms, Atoms)
     return atoms

@@ -1,0 +1,126 @@
+"""Sources: every kind of file, mixed, compressed, broken."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.db import connect
+from ase.io import write
+
+from ase_potnet.screening.sources import candidates, content_digest, count
+
+SAMPLES = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One crystal or several in every kind of file, and four that are broken."""
+    copper, salt = bulk("Cu", cubic=True), bulk("NaCl", "rocksalt", a=5.64)
+    place = tmp_path / "crystals"
+    (place / "deep" / "CsCl").mkdir(parents=True)
+    write(place / "copper.cif", copper)
+    write(place / "deep" / "CsCl" / "POSCAR", bulk("CsCl", "cesiumchloride", a=4.1), format="vasp")
+    write(place / "two.extxyz", [copper, salt])
+    write(place / "one.xyz", salt, format="extxyz")
+    (place / "packed.cif.gz").write_bytes(gzip.compress((place / "copper.cif").read_bytes()))
+    (place / "salt.vasp.bz2").write_bytes(bz2.compress(_vasp(tmp_path, salt)))
+    shutil.copy(SAMPLES / "jarvis_sample.json", place)
+    shutil.copy(SAMPLES / "mp_cif_sample.csv", place)
+    shutil.copy(SAMPLES / "mp_summary_sample.json", place)
+    with connect(place / "base.db") as database:
+        database.write(copper)
+        database.write(salt)
+    (place / "README.md").write_text("not a structure")
+    (place / ".hidden.cif").write_text("nor this")
+    (place / "broken.cif").write_text("data_x\n_cell_length_a 3.0\n")
+    (place / "empty.cif").write_text("")
+    whole = (place / "two.extxyz").read_text().splitlines(keepends=True)
+    (place / "cut.extxyz").write_text("".join(whole[:-1]))
+    (place / "cut.json.gz").write_bytes(gzip.compress((SAMPLES / "jarvis_sample.json").read_bytes())[:-500])
+    return place
+
+
+def _vasp(folder: Path, atoms: Atoms) -> bytes:
+    write(folder / "temporary.vasp", atoms, format="vasp")
+    return (folder / "temporary.vasp").read_bytes()
+
+
+def test_everything_in_a_folder(folder: Path) -> None:
+    found = list(candidates(folder))
+    assert count(folder) == len(found)
+    good = {c.id: c for c in found if c.atoms is not None}
+    bad = {c.id: c.message for c in found if c.atoms is None}
+    for name in ("copper", "deep/CsCl", "two-0", "two-1", "one", "packed", "salt", "base-1", "base-2", "cut-0"):
+        assert name in good, (name, sorted(good), bad)
+    assert {"broken", "empty", "cut-1"} <= bad.keys()
+    assert "announced" in bad["cut-1"]
+    assert any(name.startswith("cut") and "truncated" in message for name, message in bad.items())
+    assert not any("README" in c.source or "hidden" in c.source for c in found)
+    assert len({c.key for c in found}) == len(found)
+    jarvis = json.loads((SAMPLES / "jarvis_sample.json").read_text())
+    assert {item["jid"] for item in jarvis} <= good.keys()
+    assert good["salt"].atoms is not None
+    np.testing.assert_allclose(good["salt"].atoms.get_volume(), 5.64**3 / 4)
+    assert good["packed"].digest == good["copper"].digest
+
+
+def test_same_keys_whatever_the_order(folder: Path) -> None:
+    one = {c.key for c in candidates([folder / "copper.cif", folder / "two.extxyz"])}
+    other = {c.key for c in candidates([folder / "two.extxyz", str(folder / "cop*.cif"), folder / "copper.cif"])}
+    pattern = {c.key for c in candidates(folder / "two.extxyz")}
+    assert pattern <= one
+    assert len(one) == len(other) == 3  # a file named twice is read once
+
+
+def test_memory(metals: list[Atoms]) -> None:
+    named = metals[0].copy()
+    named.info["material_id"] = "mp-30"
+    found = list(candidates(iter([named, ("mine", metals[1]), metals[2], metals[2]])))
+    assert [c.id for c in found] == ["mp-30", "mine", "structure-2", "structure-3"]
+    assert found[2].digest == found[3].digest
+    assert found[2].key != found[3].key
+    twice = list(candidates([("a", metals[0]), ("a", metals[0])]))
+    assert twice[1].key == f"{twice[0].key}-2"
+
+
+def test_pymatgen() -> None:
+    structures = pytest.importorskip("pymatgen.core")
+    lattice = structures.Lattice.cubic(3.6)
+    (found,) = candidates(structures.Structure(lattice, ["Cu"], [[0, 0, 0]]))
+    assert found.atoms is not None
+    assert found.atoms.get_volume() == pytest.approx(3.6**3)
+    (partly,) = candidates(structures.Structure(lattice, [{"Cu": 0.5}], [[0, 0, 0]]))
+    assert partly.atoms is None
+
+
+def test_digest_sees_every_bit() -> None:
+    atoms = bulk("Cu")
+    other = atoms.copy()
+    assert content_digest(atoms) == content_digest(other)
+    other.positions[0, 0] = np.nextafter(0.0, 1.0)
+    assert content_digest(atoms) != content_digest(other)
+
+
+def test_nan_and_flat_cells() -> None:
+    nan, flat = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
+    nan.positions[1, 2] = np.nan
+    flat.cell[2] = flat.cell[1]
+    messages = [c.message for c in candidates([nan, flat])]
+    assert "not finite" in messages[0]
+    assert "volume" in messages[1]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    for wrong in (tmp_path / "absent.cif", str(tmp_path / "*.cif"), tmp_path):
+        with pytest.raises(ValueError, match=r"^sources: no "):
+            list(candidates(wrong))
+    with pytest.raises(ValueError, match=r"structures\[0\]: wanted"):
+        list(candidates([7]))
