@@ -1,4 +1,4 @@
-"""Speed of the main calls under pytest-benchmark: `pytest benchmarks --benchmark-only `."""
+"""Speed of the main calls under pytest-benchmark: `pytest benchmarks -n 0 --benchmark-only`."""
 
 from __future__ import annotations
 

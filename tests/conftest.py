@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 # the systems are tiny: a second thread only waits, and two test processes with two threads each crawl
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
