@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,19 +91,6 @@ class MultiquadricBasis(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         distance = x[..., None] - self.centres.to(x)
         return torch.sqrt(distance * distance + self.width**2)
-
-
-class BesselBasis(nn.Module):
-    """√(2/c) sin(nπr/c) / r, n = 1 to N, c the cut-off; without envelope. (E,) -> (E, N)"""
-
-    def __init__(self, cutoff: float, n: int) -> None:
-        super().__init__()
-        self.cutoff, self.n = cutoff, n
-
-    def forward(self, distance: Tensor) -> Tensor:
-        order = torch.arange(1, self.n + 1, dtype=distance.dtype, device=distance.device)
-        phase = distance[..., None] * (order * (math.pi / self.cutoff))
-        return torch.sin(phase) * (math.sqrt(2 / self.cutoff) / distance)[..., None]
 
 
 def mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
