@@ -150,10 +150,10 @@ def _title(ph: Phonopy) -> str:
 def _progress_bar() -> Iterator[Progress]:
     """A bar for every stage, on stderr; nothing where that is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:32}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
