@@ -20,6 +20,7 @@ app = typer.Typer(
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 _EXTRAS = {"lightning": "train", "pydantic": "train", "yaml": "train", "matplotlib": "train", "pymatgen": "pymatgen"}
 _EXTRAS |= {"phonopy": "phonons", "seekpath": "phonons", "spglib": "phonons", "symfc": "phonons"}
+_EXTRAS |= {"parsl": "screen", "pyarrow": "screen"}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -183,6 +184,43 @@ def phonon(
         mesh=parse_numbers("--mesh", mesh), nac=nac, relax=relax, method=method, device=device,
     )  # fmt: skip
     typer.echo("\n".join(f"written: {path}" for path in written))
+
+
+@app.command()
+def screen(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="files, folders or patterns")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="SQLite file of results; the same command goes on")],
+    do: Annotated[str, typer.Option("--do", help="tasks in their order, such as relax,energy,hull")] = "relax,energy",
+    model: Annotated[str, typer.Option("--model", "-m", help="packaged model or model folder")] = "default",
+    set_: Annotated[list[str], typer.Option("--set", "-s", help="task.option=value, such as relax.fmax=0.01")] = [],  # noqa: B006
+    export: Annotated[list[Path], typer.Option(help=".csv, .parquet, .extxyz or .json; may be repeated")] = [],  # noqa: B006
+    unique: Annotated[str | None, typer.Option(help="exact or structure: do equal crystals once")] = None,
+    time_limit: Annotated[float, typer.Option(help="seconds for a step of a task")] = 600.0,
+    dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
+    processes: Annotated[int, typer.Option("--processes", "-n", help="0: this one alone")] = 0,
+    config: Annotated[Path | None, typer.Option(help="YAML for Parsl: clusters")] = None,
+    shard: Annotated[int, typer.Option(help="crystals of a shard, with processes or config")] = 1000,
+    device: Device = "auto",
+) -> None:
+    """Screen thousands of crystals: relaxation, energies, properties, hull, elasticity, phonon stability."""
+    from ase_potnet.screening.command import run_screen
+
+    summary = run_screen(
+        sources, do, out, model=model, settings=set_, exports=export, unique=unique, time_limit=time_limit,
+        dtype=dtype, processes=processes, config=config, shard=shard, device=device,
+    )  # fmt: skip
+    typer.echo(summary)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="file of results that `potnet screen` wrote")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="default: beside it, .html")] = None,
+) -> None:
+    """One page of a screening: distributions, hull, failures, a table, structures; opens without network."""
+    from ase_potnet.screening.report import write_report
+
+    typer.echo(f"written: {write_report(results, output or results.with_suffix('.html'))}")
 
 
 @app.command()

@@ -71,6 +71,7 @@ class Hulls:
         entry = _entry(formula, energy_per_atom)
         diagram = self._diagram(frozenset(Formula(formula).count()))
         above = diagram.get_e_above_hull(entry, allow_negative=True)
+        assert above is not None
         return float(diagram.get_form_energy_per_atom(entry)), float(above)
 
     def _make(self, system: frozenset[str]) -> PhaseDiagram:
@@ -84,7 +85,7 @@ class Hulls:
 
 
 def _entry(formula: str, energy_per_atom: float) -> Any:
-    from pymatgen.core import Composition
+    from pymatgen.core.composition import Composition
     from pymatgen.entries.computed_entries import ComputedEntry
 
     composition = Composition(formula)

@@ -89,9 +89,17 @@ class Evaluators:
 
 def unreadable(candidate: Candidate) -> Record:
     """The record of a candidate without a structure."""
+    return failed(candidate, ScreeningFailure(BAD_FILE, candidate.message), "read")
+
+
+def failed(candidate: Candidate, failure: ScreeningFailure, task: str = "") -> Record:
+    """The record of a candidate that no task has finished."""
+    atoms = candidate.atoms
     return Record(
-        candidate.key, candidate.id, candidate.source, FAILED, "read", BAD_FILE, candidate.message[:MESSAGE_LENGTH]
-    )
+        candidate.key, candidate.id, candidate.source, FAILED, task, failure.reason, failure.message[:MESSAGE_LENGTH],
+        formula="" if atoms is None else atoms.get_chemical_formula(mode="hill"),
+        n_atoms=0 if atoms is None else len(atoms), atoms=atoms,
+    )  # fmt: skip
 
 
 def run_tasks(

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -108,7 +108,7 @@ class Screening(Iterator[Record]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, sources: Any) -> Iterator[Record]:
+    def _run(self, sources: Any) -> Generator[Record, None, None]:
         aside: list[Record] = []  # records that need no evaluation
         new = self._new(candidates(sources), aside)
         plan = self._plan

@@ -122,7 +122,8 @@ class Relax:
     symprec: float = 0.01
     pressure: float = 0.0
     name: ClassVar[str] = "relax"
-    columns: ClassVar[Mapping[str, str]] = SinglePoint.columns | {
+    columns: ClassVar[Mapping[str, str]] = {
+        **SinglePoint.columns,
         "relax_steps": "",
         "relax_force": "eV/Å",
         "volume_change": "",
@@ -203,7 +204,7 @@ def task_names() -> list[str]:
 
 
 def make_tasks(wanted: str | Task | Sequence[str | Task], options: Mapping[str, Any] | None = None) -> list[Task]:
-    """Tasks from names such as "relax", "property:band_gap", or tasks.
+    """Tasks from names such as "relax", "property:band_gap", "my_module.MyTask", or tasks.
 
     Args:
         wanted: in the order in which they run; a text may hold several with commas. What follows a colon is the
@@ -223,7 +224,7 @@ def make_tasks(wanted: str | Task | Sequence[str | Task], options: Mapping[str, 
     tasks = [item if not isinstance(item, str) else _make(item, left) for item in expanded]
     names = [item.partition(":")[0] for item in expanded if isinstance(item, str)]
     for key in left:
-        task = key.partition(".")[0]
+        task = key.rpartition(".")[0]
         if task not in names:
             raise ValueError(f"options: {key!r} names no task of this run; they are {', '.join(names)}")
     return tasks
@@ -233,7 +234,7 @@ def _make(text: str, options: Mapping[str, Any]) -> Task:
     name, colon, first = text.partition(":")
     kind = _task_class(name)
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    values = {key.partition(".")[2]: value for key, value in options.items() if key.partition(".")[0] == name}
+    values = {key.rpartition(".")[2]: value for key, value in options.items() if key.rpartition(".")[0] == name}
     if colon:
         if not fields:
             raise ValueError(f"tasks: {name} has no options, got {text!r}")
@@ -268,6 +269,12 @@ def _task_class(name: str) -> Any:
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
             return point.load()
+    if "." in name:
+        module, _, attribute = name.rpartition(".")
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"tasks: no class {attribute} in a module {module} ({error})") from error
     near = get_close_matches(name, task_names(), n=1)
     hint = f"did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"tasks: there is no task {name!r}; {hint} There are {', '.join(task_names())}")

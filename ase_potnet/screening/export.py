@@ -1,0 +1,154 @@
+"""Results as CSV, Parquet, extended XYZ, or pymatgen's JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_potnet.file_safety import replacing
+from ase_potnet.screening.store import DONE, Record, opened, records
+
+_FIXED = ("id", "formula", "n_atoms", "status", "task", "reason", "message", "source", "key")
+
+
+def export(results: str | Path, path: str | Path) -> Path:
+    """Write the records of a file of results, by the ending of the name: .csv, .parquet, .extxyz, .json.
+
+    Tables hold every record, failures included. extxyz holds the structures of those that are done, JSON (a list of
+    pymatgen's ComputedStructureEntry, MSONable) those of them with an energy. The file is whole or absent.
+
+    Raises:
+        ValueError: another ending, or no file of results.
+        ModuleNotFoundError: pyarrow (Parquet) is not installed.
+    """
+    target = Path(path)
+    write = _WRITERS.get(target.suffix.lower())
+    if write is None:
+        raise ValueError(f"export: wanted a name that ends with {', '.join(_WRITERS)}, got {str(target)!r}")
+    write(Path(results), target)
+    return target
+
+
+def columns(results: str | Path) -> list[str]:
+    """Names of all values in a file of results, in the order in which they come first."""
+    found: dict[str, None] = {}
+    with opened(results) as connection:
+        for (text,) in connection.execute("SELECT data FROM results ORDER BY number"):
+            found.update(dict.fromkeys(json.loads(text)))
+    return list(found)
+
+
+def rows(results: str | Path) -> Iterator[dict[str, Any]]:
+    """One flat row for every record; a list is its JSON."""
+    for record in records(results, structures=False):
+        row: dict[str, Any] = {name: getattr(record, name) for name in _FIXED}
+        for name, value in record.values.items():
+            row[name] = json.dumps(value) if isinstance(value, (list, dict)) else value
+        yield row
+
+
+def _csv(results: Path, target: Path) -> None:
+    names = [*_FIXED, *columns(results)]
+    with replacing(target) as raw:
+        lines = _Lines(raw.write)
+        writer = csv.DictWriter(lines, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows(results))
+
+
+class _Lines:
+    """Text to bytes, for ``csv``."""
+
+    def __init__(self, write: Callable[[bytes], Any]) -> None:
+        self._write = write
+
+    def write(self, text: str) -> None:
+        self._write(text.encode())
+
+
+def _parquet(results: Path, target: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    names = [*_FIXED, *columns(results)]
+    table = list(rows(results))
+    arrays = {name: [row.get(name) for row in table] for name in names}
+    with replacing(target) as raw:
+        pyarrow.parquet.write_table(pyarrow.table(arrays), raw)
+
+
+def _extxyz(results: Path, target: Path) -> None:
+    import io
+
+    from ase.io import write
+
+    with replacing(target) as raw:
+        for record in _finished(results):
+            text = io.StringIO()
+            write(text, _labelled(record), format="extxyz")
+            raw.write(text.getvalue().encode())
+
+
+def _finished(results: Path) -> Iterator[Record]:
+    return (record for record in records(results) if record.status == DONE and record.atoms is not None)
+
+
+def _labelled(record: Record) -> Atoms:
+    """The structure with id and values in ``info`` and the energy in its calculator."""
+    assert record.atoms is not None
+    atoms = record.atoms.copy()
+    plain = {k: v for k, v in record.values.items() if isinstance(v, (int, float, str, bool)) and k != "energy"}
+    atoms.info.update(plain, id=record.id)
+    if "energy" in record.values:
+        atoms.calc = SinglePointCalculator(atoms, energy=record.values["energy"])
+    return atoms
+
+
+def _json(results: Path, target: Path) -> None:
+    """pymatgen's layout, written without pymatgen."""
+    with replacing(target) as raw:
+        raw.write(b"[")
+        separator = b"\n"
+        for record in _finished(results):
+            if "energy" in record.values:
+                raw.write(separator + json.dumps(_entry(record)).encode())
+                separator = b",\n"
+        raw.write(b"\n]\n")
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    assert record.atoms is not None
+    atoms, symbols = record.atoms, record.atoms.get_chemical_symbols()
+    scaled = atoms.get_scaled_positions(wrap=False).tolist() if atoms.cell.rank == 3 else None
+    if scaled is None:
+        raise ValueError(f"export: pymatgen's JSON wants cells, and {record.id} has none; export to extxyz")
+    sites = [
+        {"species": [{"element": symbol, "occu": 1}], "abc": abc, "xyz": xyz, "label": symbol, "properties": {}}
+        for symbol, abc, xyz in zip(symbols, scaled, atoms.positions.tolist(), strict=True)
+    ]
+    lattice = {"matrix": atoms.cell.array.tolist(), "pbc": atoms.pbc.tolist()}
+    structure = {"@module": "pymatgen.core.structure", "@class": "Structure", "charge": 0, "lattice": lattice}
+    return {
+        "@module": "pymatgen.entries.computed_entries",
+        "@class": "ComputedStructureEntry",
+        "entry_id": record.id,
+        "energy": record.values["energy"],
+        "correction": 0.0,
+        "composition": {symbol: symbols.count(symbol) for symbol in dict.fromkeys(symbols)},
+        "data": {name: value for name, value in record.values.items() if name != "energy"},
+        "structure": structure | {"sites": sites},
+    }
+
+
+_WRITERS: dict[str, Callable[[Path, Path], None]] = {
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".extxyz": _extxyz,
+    ".json": _json,
+}
