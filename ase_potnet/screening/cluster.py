@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,11 @@ def parsl_config(path: str | Path) -> Any:
         raise ValueError(f"config: provider wants one of {', '.join(PROVIDERS)}, got {name!r}")
     provider_options = data.pop("provider_options", {})
     run_dir = str(data.pop("run_dir", "parsl-runs"))
+    programs = Path(sys.executable).parent  # Parsl's own, also where the environment is not activated
+    if (programs / "interchange.py").is_file():
+        data.setdefault("interchange_launch_cmd", [str(programs / "interchange.py")])
+    if name == "local":
+        provider_options.setdefault("worker_init", f"export PATH={shlex.quote(str(programs))}:$PATH")
     try:
         provider = getattr(parsl.providers, PROVIDERS[name])(**provider_options)
         executor = HighThroughputExecutor(label="potnet", provider=provider, **data)

@@ -29,7 +29,7 @@ class Duplicates:
 
     def _match(self, candidate: Candidate) -> str | None:
         from pymatgen.analysis.structure_matcher import StructureMatcher
-        from pymatgen.core import Structure
+        from pymatgen.core.structure import Structure
 
         atoms = candidate.atoms
         if atoms is None or not atoms.pbc.all():

@@ -258,7 +258,7 @@ def records(path: str | Path, *, structures: bool = True) -> Iterator[Record]:
     with opened(path) as connection:
         for row in connection.execute(f"SELECT {_COLUMNS} FROM results ORDER BY number"):
             atoms = unpack(json.loads(row[10])) if structures and row[10] is not None else None
-            yield Record(*row[:9], values=json.loads(row[9]), atoms=atoms, seconds=row[11])
+            yield Record(*[*row[:9], json.loads(row[9]), atoms, row[11]])
 
 
 def rows_of(path: str | Path) -> Iterator[tuple[Any, ...]]:

@@ -181,7 +181,7 @@ def together(several: Sequence[Steps]) -> Generator[Ask, Answers, list[Any]]:
 
     def push(place: int, answers: Answers | None) -> None:
         try:
-            asks[place] = several[place].send(answers)  # type: ignore[arg-type]
+            asks[place] = next(several[place]) if answers is None else several[place].send(answers)
         except StopIteration as end:
             asks.pop(place, None)
             results[place] = end.value
@@ -214,7 +214,7 @@ def make_tasks(wanted: str | Task | Sequence[str | Task], options: Mapping[str, 
     Raises:
         ValueError: no such task or option, with the nearest name, or a value that does not fit.
     """
-    items = [wanted] if isinstance(wanted, str) or hasattr(wanted, "run") else list(wanted)  # type: ignore[arg-type]
+    items = [wanted] if isinstance(wanted, str) or hasattr(wanted, "run") else list(wanted)
     expanded: list[Any] = []
     for item in items:
         expanded += [p.strip() for p in item.split(",") if p.strip()] if isinstance(item, str) else [item]
@@ -282,5 +282,5 @@ def _task_class(name: str) -> Any:
 
 def settings_of(task: Task) -> dict[str, Any]:
     """Name and options of a task, as JSON."""
-    options = dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {}  # type: ignore[arg-type]
+    options: dict[str, Any] = dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {}
     return {"task": task.name, **options}

@@ -125,7 +125,8 @@ def test_parsl_with_a_worker_that_dies(small: Path, deadly: str, tmp_path: Path)
         "from ase_potnet.screening.shards import screen_shards\n"
         "names = ('a', 'once', 'b', 'c', 'd', 'e')\n"
         "crystals = [(name, bulk('Cu', a=3.5 + 0.02 * n)) for n, name in enumerate(names)]\n"
-        "print(screen_shards(crystals, 'deadly_task.Deadly', sys.argv[2], model=sys.argv[3], config=sys.argv[4], size=3))\n"
+        "options = {'model': sys.argv[3], 'config': sys.argv[4], 'size': 3}\n"
+        "print(screen_shards(crystals, 'deadly_task.Deadly', sys.argv[2], **options))\n"
     )
     command = [sys.executable, str(script), str(tmp_path), str(tmp_path / "r.db"), str(small), str(config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500, cwd=tmp_path)
