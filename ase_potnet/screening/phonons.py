@@ -69,7 +69,8 @@ class PhononStability:
         from ase_potnet.integrations.supercells import supercell_matrix
         from ase_potnet.screening.symmetry import make_symmetric
 
-        atoms, _ = make_symmetric(crystal.atoms, 0.01)  # float32 has rounded the atoms
+        atoms, _ = make_symmetric(crystal.atoms.copy(), 0.01)  # float32 has rounded the atoms
+        atoms.set_masses(atoms.get_masses())  # ASE knows more of them than phonopy
         cell, matrix = to_phonopy(atoms), supercell_matrix(atoms, float(self.height))
         size = round(abs(float(np.linalg.det(matrix)))) * len(atoms)
         if size > self.most_atoms:
