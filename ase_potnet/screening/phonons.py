@@ -71,7 +71,9 @@ class PhononStability:
 
         atoms, _ = make_symmetric(crystal.atoms.copy(), 0.01)  # float32 has rounded the atoms
         atoms.set_masses(atoms.get_masses())  # ASE knows more of them than phonopy
-        cell, matrix = to_phonopy(atoms), supercell_matrix(atoms, float(self.height))
+        light = atoms.copy()  # the search for the conventional cell wants elements whose masses phonopy knows
+        light.numbers = 1 + np.unique(atoms.numbers, return_inverse=True)[1]
+        cell, matrix = to_phonopy(atoms), supercell_matrix(light, float(self.height))
         size = round(abs(float(np.linalg.det(matrix)))) * len(atoms)
         if size > self.most_atoms:
             raise ScreeningFailure(
