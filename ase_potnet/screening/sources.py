@@ -169,6 +169,7 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
     place = Path(path)
     if place.is_dir():
         inside = sorted(file for file in place.rglob("*") if file.is_file() and _is_source(file.relative_to(place)))
+        inside = [file for file in inside if not _is_table(file)]
         if not inside:
             raise ValueError(f"sources: no structure files in the folder {place}")
         return [(file, _name(file.relative_to(place))) for file in inside]
@@ -184,9 +185,22 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
 
 def _is_source(path: Path) -> bool:
     """Whether a file in a folder is one of structures, by its name."""
-    if any(part.startswith(".") for part in path.parts):
+    if any(part.startswith(".") or part.endswith(".shards") for part in path.parts):
         return False
     return plain_suffix(path) in (*SUFFIXES, *COLLECTIONS) or path.name.upper().startswith(("POSCAR", "CONTCAR"))
+
+
+def _is_table(file: Path) -> bool:
+    """Whether a file in a folder holds no structures by design: results of a screening, a table without CIF text."""
+    if plain_suffix(file) == ".db":
+        with file.open("rb") as stream:
+            return b"CREATE TRIGGER results_stay" in stream.read(16_384)
+    if plain_suffix(file) == ".csv":
+        try:
+            _cif_column(file)
+        except (ValueError, OSError):
+            return True
+    return False
 
 
 def _name(path: Path) -> str:
