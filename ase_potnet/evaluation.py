@@ -15,7 +15,7 @@ from torch import nn
 
 from ase_potnet.graph import AtomsBatch, Structure, batch_structures
 from ase_potnet.models.derivatives import Predictions, differentiate
-from ase_potnet.prediction import StructureError, chunks, pick_device
+from ase_potnet.prediction import blame, check_batch_size, chunks, pick_device
 from ase_potnet.pretrained import load_model, model_info
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -82,8 +82,7 @@ def evaluate(
         ValueError: at once for the arguments; for a structure (``StructureError``, with its number) when its batch
             is due.
     """
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(f"batch_size: wanted a positive integer or 'auto', got {batch_size!r}")
+    check_batch_size(batch_size)
     network = load_potential(model, device=device, dtype=dtype)
     return _results(network, structures, batch_size, forces, stress, DTYPES[dtype], pick_device(device))
 
@@ -103,13 +102,7 @@ def _results(
             atoms = batch_structures(chunk, dtype=dtype, device=device)
             found = differentiate(network, atoms, forces=forces, stress=stress)
         except ValueError:
-            for place, structure in enumerate(chunk):
-                try:
-                    network(batch_structures([structure], dtype=dtype, device=device))
-                except ValueError as error:
-                    raise StructureError(
-                        first + place, str(error).removeprefix("structures[0]").lstrip(": ")
-                    ) from error
+            blame(network, chunk, first, dtype, device)
             raise
         yield from split_results(atoms, found)
         first += len(chunk)

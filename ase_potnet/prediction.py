@@ -56,8 +56,7 @@ def predict(
     """
     info = model_for(property) if model is None else model_info(model)
     column = target_column(info, property)
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(f"batch_size: wanted a positive integer or 'auto', got {batch_size!r}")
+    check_batch_size(batch_size)
     place = pick_device(device)
     network = load_model(info.folder, device=place, dtype=dtype)
     values = predict_batches(network, structures, batch_size=batch_size, device=place)
@@ -80,7 +79,7 @@ def predict_batches(
             with torch.no_grad():
                 values = network(atoms)
         except ValueError:
-            _blame(network, chunk, first, dtype, device)
+            blame(network, chunk, first, dtype, device)
             raise
         yield values.cpu().numpy()
         first += len(chunk)
@@ -124,6 +123,12 @@ def pick_device(device: torch.device | str) -> torch.device:
         ) from error
 
 
+def check_batch_size(batch_size: int | Literal["auto"]) -> None:
+    """Raises ValueError for anything but a positive integer or "auto"."""
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size: wanted a positive integer or 'auto', got {batch_size!r}")
+
+
 def chunks(structures: Structure | Iterable[Structure], batch_size: int | Literal["auto"]) -> Iterator[list[Structure]]:
     """Consecutive structures that are predicted together."""
     chunk: list[Structure] = []
@@ -161,9 +166,7 @@ def _size(structure: Any) -> int:
         return 1  # of another type; batch_structures says so
 
 
-def _blame(
-    network: nn.Module, chunk: Sequence[Any], first: int, dtype: torch.dtype, device: torch.device | str
-) -> None:
+def blame(network: nn.Module, chunk: Sequence[Any], first: int, dtype: torch.dtype, device: torch.device | str) -> None:
     """Raise the error of the first structure that cannot be predicted, with its number."""
     for place, structure in enumerate(chunk):
         try:

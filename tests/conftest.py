@@ -10,9 +10,5 @@ import torch
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
-# These must import the installed package, not the tree of the current folder, which has no ase_potnet.training:
-# pytest-xdist leaves an empty entry, the current folder, in PYTHONPATH, and `python -c` adds it, too.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
-if not os.environ["PYTHONPATH"]:
-    del os.environ["PYTHONPATH"]
+# `python -c` in this folder would import the tree, which has no ase_potnet.training, not the installed package
 os.environ["PYTHONSAFEPATH"] = "1"

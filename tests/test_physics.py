@@ -10,9 +10,7 @@ from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
-from ase_potnet import PotNetCalculator, list_models
-
-pytestmark = pytest.mark.skipif("default" not in list_models(), reason="this checkout has no packaged weights")
+from ase_potnet import PotNetCalculator
 
 
 def drift(atoms: Atoms, picoseconds: float) -> float:
