@@ -72,7 +72,7 @@ def make_calculator(spec: CalculatorSpec) -> Any:
         ValueError: it cannot be imported or called, or what it returns is no calculator of energies and forces.
     """
     if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109  (text is what sys.path holds)
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        sys.path.append(os.getcwd())  # noqa: PTH109  (last: worker processes still import the installed packages)
     try:
         factory: Any = importlib.import_module(spec.module)
     except Exception as error:
