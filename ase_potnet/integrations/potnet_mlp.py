@@ -79,14 +79,19 @@ class PotNetMLP:
 
 
 def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
-    """ASE Atoms as a cell of phonopy; masses that were set are kept."""
+    """ASE Atoms as a cell of phonopy; masses that were set are kept, others are phonopy's, or ASE's where it has none."""
+    from phonopy.structure.atomic_data import get_atomic_data
     from phonopy.structure.atoms import PhonopyAtoms
 
+    masses = atoms.get_masses()
+    if not atoms.has("masses"):
+        known = [get_atomic_data().atom_data[number][3] for number in atoms.numbers]
+        masses = [other if mass is None else mass for mass, other in zip(known, masses, strict=True)]
     return PhonopyAtoms(
         symbols=list(atoms.symbols),
         cell=atoms.cell.array,
         scaled_positions=atoms.get_scaled_positions(wrap=False),
-        masses=atoms.get_masses() if atoms.has("masses") else None,
+        masses=masses,
     )
 
 

@@ -49,13 +49,12 @@ def supercell_matrix(
 
 def _conventional(atoms: Atoms, symprec: float) -> NDArray[np.int64]:
     """The conventional cell in vectors of the given one; the identity where the given one is larger or has none."""
-    from phonopy.structure.atoms import PhonopyAtoms
     from phonopy.structure.symmetry import Symmetry
 
-    cell = PhonopyAtoms(
-        symbols=list(atoms.symbols), cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions()
-    )
-    exact = np.linalg.inv(np.asarray(Symmetry(cell, symprec=symprec).dataset.transformation_matrix)).T
+    from ase_potnet.integrations.potnet_mlp import to_phonopy
+
+    dataset = Symmetry(to_phonopy(atoms), symprec=symprec).dataset
+    exact = np.linalg.inv(np.asarray(dataset.transformation_matrix)).T
     rounded = np.rint(exact)
     if np.abs(exact - rounded).max() > 1e-3 or round(np.linalg.det(rounded)) < 1:
         return np.eye(3, dtype=np.int64)

@@ -9,8 +9,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
+from phonopy.structure.atoms import PhonopyAtoms
 
 from ase_potnet.integrations import relax, supercell_matrix
+from ase_potnet.integrations.potnet_mlp import to_phonopy
 from ase_potnet.integrations.relaxation import symmetrised
 
 from . import lennard_jones
@@ -42,6 +44,15 @@ def test_other_heights_and_matrices() -> None:
     assert round(np.linalg.det(supercell_matrix(atoms, 12.0))) == 4 * 27
     np.testing.assert_array_equal(supercell_matrix(atoms, (2, 3, 4)), np.diag([2, 3, 4]))
     np.testing.assert_array_equal(supercell_matrix(atoms, FCC.tolist()), FCC)
+
+
+def test_elements_whose_mass_phonopy_does_not_know() -> None:
+    atoms = bulk("Po", "sc", a=3.35)
+    np.testing.assert_array_equal(supercell_matrix(atoms), 3 * np.eye(3))
+    np.testing.assert_array_equal(to_phonopy(atoms).masses, atoms.get_masses())
+    known = bulk("NaCl", "rocksalt", a=5.64)
+    np.testing.assert_array_equal(to_phonopy(known).masses, PhonopyAtoms(symbols=["Na", "Cl"], cell=known.cell.array,
+                                  scaled_positions=known.get_scaled_positions()).masses)  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", ["big", 0.0, -3.0, np.nan, 2, (2, 2), (0, 1, 1), (1.5, 1, 1), np.ones((3, 3)), None])
