@@ -35,7 +35,7 @@ class Progress:
 
     epoch, batch: number of the epoch (from 0) and of the batches done in it
     step: optimiser steps
-    seconds: of training, all invocations together
+    seconds: of training, all invocations together, by the clock of the recipe
     best_score, best_epoch: of the validation
     history: a row an epoch, as in log.csv
     stopped: why it ended; None while it goes on
@@ -79,7 +79,8 @@ class Training(lightning.LightningModule):
         self._term_names: list[str] = []
         self._resumed: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
-        self._clock = self._saved = time.monotonic()
+        self._now = time.process_time if recipe.optimiser.clock == "cpu" else time.monotonic
+        self._clock, self._saved = self._now(), time.monotonic()
         self._validation_seconds = 0.0
         self._stop_asked = False
         self.on_epoch: Callable[[Training], None] = lambda training: None  # called after every validation
@@ -128,7 +129,7 @@ class Training(lightning.LightningModule):
 
     def _tick(self) -> None:
         """Count the time."""
-        now = time.monotonic()
+        now = self._now()
         self.progress.seconds += now - self._clock
         self._clock = now
 
@@ -174,7 +175,7 @@ class Training(lightning.LightningModule):
             self.trainer.precision_plugin.load_state_dict(self._resumed["precision"])
             self._resumed = None
         self.model.train()
-        self._clock = self._saved = time.monotonic()
+        self._clock, self._saved = self._now(), time.monotonic()
 
     # steps -----------------------------------------------------------------------------------------------------------
 
@@ -303,9 +304,10 @@ class Training(lightning.LightningModule):
         return metrics
 
     def _row(self, score: float, metrics: Metrics) -> dict[str, float]:
-        """The row of log.csv."""
+        """The row of log.csv: number of the epoch from 0, epochs done, ..."""
         row: dict[str, float] = {
             "epoch": self.progress.epoch,
+            "epochs": round(self.progress.epoch + self.progress.batch / self.n_batches, 4),
             "step": self.progress.step,
             "seconds": round(self.progress.seconds, 3),
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],

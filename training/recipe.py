@@ -126,6 +126,8 @@ class OptimiserConfig(Section):
     warmup: share of the training until the highest rate is reached
     final: rate at the end over the highest
     seconds: the schedule, and the training, run over this time (all invocations together) instead of `epochs`
+    clock: of `seconds`: "wall", or "cpu" for the processor time of the process, which is the fair one on a machine that
+        is shared with other work
     """
 
     lr: float = Field(default=1e-3, gt=0)
@@ -135,6 +137,7 @@ class OptimiserConfig(Section):
     warmup: float = Field(default=0.3, ge=0, lt=1)
     final: float = Field(default=1e-4, ge=0, le=1)
     seconds: float | None = Field(default=None, gt=0)
+    clock: Literal["wall", "cpu"] = "wall"
 
 
 class BatchConfig(Section):

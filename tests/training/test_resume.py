@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import time
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ase_potnet.training.checkpoint import LAST, read_checkpoint
+from ase_potnet.training.module import Training
 from ase_potnet.training.run import train
 
 from .conftest import finish, start_training
@@ -115,9 +117,28 @@ def test_the_caller_keeps_his_random_numbers(property_recipe: dict[str, Any]) ->
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_schedule_by_time_ends_with_a_validated_model(property_recipe: dict[str, Any]) -> None:
-    optimiser = property_recipe["optimiser"] | {"seconds": 0.5}
+@pytest.mark.parametrize("clock", ["wall", "cpu"])
+def test_schedule_by_time_ends_with_a_validated_model(property_recipe: dict[str, Any], clock: str) -> None:
+    optimiser = property_recipe["optimiser"] | {"seconds": 0.5, "clock": clock}
     result = train(property_recipe | {"optimiser": optimiser, "epochs": 1}, progress=False)
     assert result.finished
     assert "0.5 s" in result.reason
     assert result.metrics["val"]["formation_energy_per_atom"]["count"] > 0
+
+
+def test_processor_time_leaves_out_waiting(property_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Training.training_step
+
+    def slow(self: Training, batch: Any, batch_idx: int) -> Any:
+        time.sleep(0.1)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Training, "training_step", slow)
+    seconds = {}
+    for clock in ("wall", "cpu"):
+        optimiser = property_recipe["optimiser"] | {"clock": clock}
+        result = train(property_recipe | {"optimiser": optimiser, "epochs": 2}, restart=True, progress=False)
+        rows = list(csv.DictReader((result.folder / "log.csv").read_text().splitlines()))
+        seconds[clock] = float(rows[-1]["seconds"])
+        n_steps = int(rows[-1]["step"])
+    assert seconds["wall"] - seconds["cpu"] > 0.08 * n_steps
