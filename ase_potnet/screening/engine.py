@@ -18,9 +18,10 @@ from ase_potnet.graph import AtomsBatch, Edges, batch_structures, local_edges
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
 from ase_potnet.screening.failures import BAD_STRUCTURE, EXPLODED, UNSUPPORTED, ScreeningFailure
+from ase_potnet.screening.memory import keep_freed_memory
 
 CLOSEST = 0.3  # Å
-_ATOMS = {"cpu": 256, "cuda": 8192}  # of a batch; more are no faster
+_ATOMS = {"cpu": 512, "cuda": 8192}  # of a batch; more are no faster
 _PAIRS = {"cpu": 60_000, "cuda": 2_000_000}  # Σ N² of a batch: memory of the complete channel
 
 
@@ -88,6 +89,8 @@ def advance_all(
         most_atoms: of a batch; None: by the device.
     """
     limit = most_atoms or _ATOMS[device]
+    if device == "cpu":
+        keep_freed_memory()
     queues: dict[tuple[str, bool, bool], deque[_Question]] = {}
     atoms_in: dict[tuple[str, bool, bool], int] = {}
     source, exhausted = iter(jobs), False

@@ -135,7 +135,7 @@ def _memory_entry(number: int, item: Any) -> tuple[str, Entry]:
         name, item = item
     if isinstance(item, Atoms):
         name = name or next((str(item.info[key]) for key in ID_KEYS if key in item.info), None)
-        return "memory", Entry(name or f"structure-{number}", {}, item.copy)
+        return "memory", Entry(name or f"structure-{number}", {}, lambda: item)
     if hasattr(item, "cart_coords"):
         return "memory", Entry(name or f"structure-{number}", {}, lambda: pymatgen_atoms(item.as_dict()))
     raise ValueError(
