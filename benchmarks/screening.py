@@ -1,8 +1,9 @@
 """Screening in batches against an ASE loop, and its cost as it grows: `python benchmarks/screening.py [--data FILE]`.
 
 Two tables: (1) crystals of about 10 atoms, single points (energy, forces, stress) and relaxations, one after the other
-with the ASE calculator and in batches, in one run; (2) single point and packaged formation energy of the first 100,
-1,000, ... crystals of a file: crystals a second and peak memory, each in a process of its own. --json saves them.
+with the ASE calculator and in batches, in one run and in equal precision; (2) single point and packaged formation
+energy of the crystals of a file, when 100, 1,000, ... are finished: crystals a second and peak memory. The results of
+(2) stay in --out: the same command goes on with the crystals that are not in it. --json saves the tables.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import json
 import os
 import platform
 import resource
-import subprocess
-import sys
-import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ STEPS = 200
 
 
 def crystals(data: Path | None, number: int) -> list[tuple[str, Atoms]]:
-    """Crystals of 8 to 12 atoms, from a file or built, all 3 % too wide."""
+    """Crystals of 8 to 12 atoms, from a file or built, 1 % too wide and rattled."""
     if data is None:
         made = [
             bulk(a + b, kind, a=length, cubic=True)
@@ -55,27 +55,28 @@ def crystals(data: Path | None, number: int) -> list[tuple[str, Atoms]]:
     return found
 
 
-def compare(some: list[tuple[str, Atoms]], model: str) -> list[dict[str, Any]]:
-    """Seconds a crystal: ASE loop (float64, as the calculator comes), and batches in both precisions."""
-    calculator, network = PotNetCalculator(model, device="cpu"), load_model(model)  # neither loads while the clock runs
-    rows: list[dict[str, Any]] = []
-    for task, in_loop in (("energy", single_point), ("relax", relaxation)):
-        in_loop(some[0][1].copy(), calculator)
-        start = time.perf_counter()
-        for _, atoms in some:
-            in_loop(atoms.copy(), calculator)
-        loop = (time.perf_counter() - start) / len(some)
-        row: dict[str, Any] = {"task": task, "loop": loop}
-        for dtype in ("float32", "float64"):
+def compare(data: Path | None, numbers: dict[str, int], model: str) -> Iterator[dict[str, Any]]:
+    """Seconds a crystal, in an ASE loop and in batches of the same precision, models loaded before."""
+    for task, number in numbers.items():
+        some = crystals(data, number) if number else []
+        for dtype in ("float32", "float64") if some else ():
+            calculator, network = PotNetCalculator(model, device="cpu", dtype=dtype), load_model(model)
+            in_loop = single_point if task == "energy" else relaxation
+            in_loop(some[0][1].copy(), calculator)
+            start = time.perf_counter()
+            for _, atoms in some:
+                in_loop(atoms.copy(), calculator)
+            loop = (time.perf_counter() - start) / len(some)
             options = {"relax.fmax": FMAX, "relax.max_steps": STEPS} if task == "relax" else {}
             with screen(some, task, model=network, dtype=dtype, options=options, device="cpu") as run:
                 start = time.perf_counter()
                 for _ in run:
                     pass
-            row[dtype] = (time.perf_counter() - start) / len(some)
-            row[f"{dtype} failed"] = run.summary.failed
-        rows.append(row)
-    return rows
+            batches = (time.perf_counter() - start) / len(some)
+            yield {
+                "task": task, "crystals": len(some), "dtype": dtype, "loop": loop, "batches": batches,
+                "failed": run.summary.failed,
+            }  # fmt: skip
 
 
 def single_point(atoms: Atoms, calculator: PotNetCalculator) -> None:
@@ -90,23 +91,23 @@ def relaxation(atoms: Atoms, calculator: PotNetCalculator) -> None:
     BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=FMAX, steps=STEPS)
 
 
-def growth(data: Path, number: int, model: str, tasks: str) -> dict[str, Any]:
-    """Screen the first crystals of a file into a new file of results; meant for a process of its own."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        sources = itertools.islice(((c.id, c.atoms) for c in candidates(data) if c.atoms is not None), number)
-        with screen(sources, tasks, Path(folder) / "r.db", model=model, device="cpu") as run:
-            for _ in run:
-                pass
-        seconds = time.perf_counter() - start
-        size = (Path(folder) / "r.db").stat().st_size
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    summary = run.summary
-    return {
-        "crystals": summary.found, "seconds": seconds, "failed": summary.failed, "peak_MiB": peak,
-        "bytes_a_record": size / max(summary.found, 1),
-    }  # fmt: skip
+def growth(data: Path, sizes: list[int], model: str, tasks: str, out: Path) -> Iterator[dict[str, Any]]:
+    """Screen a file, and what it has cost when 100, 1,000, ... crystals are finished. Goes on where it was stopped."""
+    marks = deque(sorted(sizes))
+    wall, used = time.perf_counter(), time.process_time()
+    with screen(data, tasks, out, model=model, device="cpu", progress=True) as run:
+        for _ in run:
+            summary = run.summary
+            if marks and summary.done + summary.failed == marks[0]:
+                yield {
+                    "crystals": marks.popleft(), "seconds": time.perf_counter() - wall,
+                    "processor_seconds": time.process_time() - used, "failed": summary.failed,
+                    "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                    "bytes_a_record": out.stat().st_size / summary.finished,
+                }  # fmt: skip
+                if not marks:
+                    break
+    print(f"\n{run.summary}")
 
 
 def packaged_tasks() -> str:
@@ -119,43 +120,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="file of crystals, such as mp_train.csv.gz; default: built ones")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--crystals", type=int, default=24, help="of the comparison")
+    parser.add_argument("--points", type=int, default=96, help="single points of the comparison")
+    parser.add_argument("--relaxations", type=int, default=12, help="of the comparison")
     parser.add_argument("--sizes", type=int, nargs="*", default=[100, 1000, 10_000], help="of the growth")
+    parser.add_argument("--out", type=Path, default=Path("screening-benchmark.db"), help="results of the growth")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(growth(arguments.data, arguments.one, arguments.model, packaged_tasks())))
-        return
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
     )
-    rows = compare(crystals(arguments.data, arguments.crystals), arguments.model) if arguments.crystals else []
-    print("| task | ASE loop (ms a crystal) | batches, float32 | ratio | batches, float64 | ratio | failed |")
+    saved: dict[str, list[dict[str, Any]]] = {"comparison": [], "growth": []}
+    print("| task | crystals | precision | ASE loop (ms a crystal) | batches | ratio | failed |")
     print("|---|---|---|---|---|---|---|")
-    for row in rows:
-        single, double = row["float32"], row["float64"]
+    for row in compare(arguments.data, {"energy": arguments.points, "relax": arguments.relaxations}, arguments.model):
+        saved["comparison"].append(row)
+        loop, batches = 1e3 * row["loop"], 1e3 * row["batches"]
         print(
-            f"| {row['task']} | {1e3 * row['loop']:.1f} | {1e3 * single:.1f} | {row['loop'] / single:.1f} "
-            f"| {1e3 * double:.1f} | {row['loop'] / double:.1f} "
-            f"| {row['float32 failed']}, {row['float64 failed']} |"
+            f"| {row['task']} | {row['crystals']} | {row['dtype']} | {loop:.1f} | {batches:.1f} | {loop / batches:.1f} "
+            f"| {row['failed']} |",
+            flush=True,
         )
-    sizes = []
     if arguments.data is not None and arguments.sizes:
-        print(f"\n{packaged_tasks()}\n\n| crystals | a second | failed | peak memory (MiB) | bytes a record |")
-        print("|---|---|---|---|---|")
-        for number in arguments.sizes:
-            command = [sys.executable, __file__, "--data", str(arguments.data), "--one", str(number)]
-            out = subprocess.run([*command, "--model", arguments.model], capture_output=True, text=True, check=True)
-            size = json.loads(out.stdout.splitlines()[-1])
-            sizes.append(size)
+        tasks = packaged_tasks()
+        print(
+            f"\n{tasks}\n\n| crystals | a second | a processor second | failed | peak memory (MiB) | bytes a record |"
+        )
+        print("|---|---|---|---|---|---|")
+        for size in growth(arguments.data, arguments.sizes, arguments.model, tasks, arguments.out):
+            saved["growth"].append(size)
+            number = size["crystals"]
             print(
-                f"| {size['crystals']:,} | {size['crystals'] / size['seconds']:.1f} | {size['failed']} "
-                f"| {size['peak_MiB']:.0f} | {size['bytes_a_record']:.0f} |",
+                f"| {number:,} | {number / size['seconds']:.1f} | {number / size['processor_seconds']:.1f} "
+                f"| {size['failed']} | {size['peak_MiB']:.0f} | {size['bytes_a_record']:.0f} |",
                 flush=True,
             )
     if arguments.json:
-        arguments.json.write_text(json.dumps({"comparison": rows, "growth": sizes}, indent=1))
+        arguments.json.write_text(json.dumps(saved, indent=1))
 
 
 if __name__ == "__main__":
