@@ -18,6 +18,33 @@ def spherical_harmonics(l_max: int, directions: Tensor) -> Tensor:
     return o3.spherical_harmonics(list(range(l_max + 1)), directions, normalize=False, normalization="component")
 
 
+class EdgeHarmonics(nn.Module):
+    """The same functions by the recursion Y_(l+1) = C_l (Y_l ⊗ Y_1), few operations on many directions."""
+
+    def __init__(self, l_max: int) -> None:
+        super().__init__()
+        self.l_max = l_max
+        direction = torch.nn.functional.normalize(torch.tensor([0.3, -0.5, 0.7], dtype=torch.float64), dim=0)
+        for l in range(1, l_max):
+            coupling = o3.wigner_3j(l, 1, l + 1, dtype=torch.float64).reshape(-1, 2 * l + 3)  # up to a factor
+            known = [
+                o3.spherical_harmonics(k, direction, normalize=False, normalization="component") for k in (l, 1, l + 1)
+            ]
+            raw = torch.outer(known[0], known[1]).reshape(-1) @ coupling
+            coupling = coupling * (known[2] @ raw) / (raw @ raw)
+            self.register_buffer(f"coupling_{l}", coupling, persistent=False)
+
+    def forward(self, directions: Tensor) -> Tensor:
+        """Unit vectors (..., 3) -> (..., (l_max+1)^2), as ``spherical_harmonics``."""
+        parts = [torch.ones_like(directions[..., :1])]
+        if self.l_max > 0:
+            parts.append(math.sqrt(3) * directions)
+        for l in range(1, self.l_max):
+            pairs = (parts[l][..., :, None] * parts[1][..., None, :]).flatten(-2)
+            parts.append(pairs @ self.get_buffer(f"coupling_{l}").to(pairs))
+        return torch.cat(parts, dim=-1)
+
+
 class SphereGrid(nn.Module):
     """Products of functions on the sphere, exact by quadrature, back to spherical harmonics.
 
@@ -38,8 +65,11 @@ class SphereGrid(nn.Module):
         self.register_buffer("to_grid", values, persistent=False)
         self.register_buffer("from_grid", back.T.contiguous(), persistent=False)
 
-    def products(self, left: Tensor, right: Tensor) -> Tensor:
-        """a·b and a·b·b, degrees up to l_out. Two (T, n_lm, C) -> (T, n_out, 2 C)"""
-        a, b = self.to_grid.to(left) @ left, self.to_grid.to(left) @ right  # (T, P, C)
+    def products(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """a·b and a·b·b, degrees up to l_out. (n_lm, T, 2 C), first a, then b -> two (n_out, T, C)"""
+        n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
+        on_grid = (self.to_grid.to(pairs) @ pairs.flatten(1)).view(-1, n_atoms, 2 * width)
+        a, b = on_grid.split(width, dim=2)  # (P, T, C)
         second = a * b
-        return self.from_grid.to(left) @ torch.cat((second, second * b), dim=2)
+        back = self.from_grid.to(pairs)
+        return tuple((back @ part.flatten(1)).view(-1, n_atoms, width) for part in (second, second * b))  # type: ignore[return-value]

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, Edges, local_edges
 from ase_potnet.models.angular import SphereGrid
-from ase_potnet.models.local_environment import Environment, environment
-from ase_potnet.models.radial import RadialBasis
+from ase_potnet.models.local_environment import Environment, LocalEnvironment, padded_places
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
 from ase_potnet.models.site_potentials import N_POTENTIALS, CompletePotentials, SitePotentials, Sources
 
@@ -89,7 +88,7 @@ class EquivariantPotNet(nn.Module):
         self.config = config
         width = config.width
         self.embedding = nn.Embedding(N_ELEMENTS, width)
-        self.radial = RadialBasis(config.cutoff, config.n_radial[0])
+        self.environment = LocalEnvironment(config.cutoff, config.n_radial)
         self.layers = nn.ModuleList(
             Layer(config, first=t == 0, last=t == config.n_layers - 1, complete=t >= 1 and config.n_sources > 0)
             for t in range(config.n_layers)
@@ -117,9 +116,10 @@ class EquivariantPotNet(nn.Module):
         """Invariant features (T, C) of the last layer, and energies without the references of the elements (T,), eV."""
         self._require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
-        env = environment(atoms, edges, self.radial, self.config.n_radial)
+        places = padded_places(edges, len(atoms.numbers), self.config.cutoff)
+        env = self.environment(places.vectors(atoms), places.senders)
         scalars = self.embedding(atoms.numbers)  # (T, C)
-        higher: list[Tensor] = []  # degrees 1 and 2, (T, 2l+1, C)
+        higher: list[Tensor] = []  # degrees 1 and 2, (2l+1, T, C)
         energies = scalars.new_zeros(len(scalars))
         complete = None
         for t, (layer, readout) in enumerate(zip(self.layers, self.readouts, strict=True)):
@@ -157,13 +157,19 @@ class EquivariantPotNet(nn.Module):
 class Layer(nn.Module):
     """One message passing step."""
 
+    spread: Tensor
+    contract: Tensor
+
     def __init__(self, config: EquivariantPotNetConfig, *, first: bool, last: bool, complete: bool) -> None:
         super().__init__()
         width = config.width
         s, v, t = config.message_width
         self.widths = (s,) if first else (s, v, t)
+        self.n_radial = config.n_radial
         n_message = sum(self.widths)
         self.senders = nn.ModuleList(nn.Linear(width, w, bias=False) for w in self.widths)
+        for name, table in zip(("spread", "contract"), _contraction(self.widths, config.l_max), strict=True):
+            self.register_buffer(name, table, persistent=False)
         # two mixtures of the sums of each degree: (n_radial · n_message, 2 C)
         self.mixing = nn.ParameterList(nn.Parameter(torch.randn(n * n_message, 2 * width)) for n in config.n_radial)
         self.gain = nn.Linear(width, 2 * width)
@@ -186,34 +192,63 @@ class Layer(nn.Module):
         self, scalars: Tensor, higher: Sequence[Tensor], env: Environment, complete: CompletePotentials | None
     ) -> tuple[Tensor, list[Tensor]]:
         width = scalars.shape[1]
-        features = [scalars, *higher]
-        sent = [linear(part) for linear, part in zip(self.senders, features, strict=False)]
-        messages = torch.cat([env.along_edges(part, l) for l, part in enumerate(sent)], dim=2)  # (T, K, M)
-        sums = env.sum_over_neighbours(messages)
-        mixed = torch.cat([part @ weight for part, weight in zip(sums, self.mixing, strict=True)], dim=1)
+        mixed = self.mix(env.sum_over_neighbours(self.messages(scalars, higher, env)))
         if complete is not None and complete.fields is not None:
-            vectors = self.fields(complete.fields)  # (T, 3, 2 C)
-            mixed = torch.cat((mixed[:, :1], mixed[:, 1:4] + vectors, mixed[:, 4:]), dim=1)
-        mixed = saturate(mixed) * (1 + self.gain(scalars))[:, None]
-        left, right = mixed[..., :width], mixed[..., width:]
-        products = self.grid.products(left, right)  # (T, 1 or 9, 2 C)
-        invariants = torch.cat((scalars, mixed[:, 0], products[:, 0]), dim=1)
+            vectors = self.fields(complete.fields).transpose(0, 1)  # (3, T, 2 C)
+            mixed = torch.cat((mixed[:1], mixed[1:4] + vectors, mixed[4:]))
+        mixed = mixed * (saturation(mixed)[:, None] * (1 + self.gain(scalars)))
+        second, third = self.grid.products(mixed)  # (1 or 9, T, C)
+        invariants = [scalars, mixed[0], second[0], third[0]]
         if complete is not None:
-            invariants = torch.cat((invariants, complete.potentials), dim=1)
-        hidden = self.update(invariants)
+            invariants.append(complete.potentials)
+        hidden = self.update(torch.cat(invariants, dim=1))
         result = []
         gates = torch.sigmoid(self.gates(hidden)).split(width, 1) if self.outputs else ()
         for l, linear in enumerate(self.outputs, start=1):
             some = slice(l * l, (l + 1) ** 2)
-            new = linear(torch.cat((left[:, some], products[:, some]), dim=2)) * gates[l - 1][:, None]
+            new = linear(torch.cat((mixed[some, :, :width], second[some], third[some]), dim=2)) * gates[l - 1]
             result.append(new + higher[l - 1] if higher else new)
         return scalars + self.residual(hidden), result
 
+    def messages(self, scalars: Tensor, higher: Sequence[Tensor], env: Environment) -> Tensor:
+        """Features of the neighbours, those of degree 1 and 2 contracted with the direction. (T, K, M)"""
+        sent = [self.senders[0](scalars)]
+        if len(self.widths) == 1:
+            return env.at_neighbours(0.1 * sent[0])
+        for linear, part in zip(self.senders[1:], higher, strict=True):
+            sent.append(linear(part).transpose(0, 1).flatten(1))  # (T, (2l+1) M_l)
+        at_neighbours = env.at_neighbours(torch.cat(sent, dim=1))
+        return (at_neighbours * (env.harmonics @ self.spread.to(scalars))) @ self.contract.to(scalars)
 
-def saturate(sums: Tensor) -> Tensor:
-    """Sums over neighbours divided by a smooth norm of the atom's sums, at most of order one. (T, n_lm, C) -> same"""
-    mean_square = (sums * sums).mean((1, 2), keepdim=True)
-    return sums * torch.rsqrt(1 + mean_square)
+    def mix(self, sums: Tensor) -> Tensor:
+        """Two mixtures of the sums of each degree. (T, n_products, M) -> (n_lm, T, 2 C)"""
+        n_atoms = len(sums)
+        parts = sums.split([(2 * l + 1) * n for l, n in enumerate(self.n_radial)], dim=1)
+        mixed = []
+        for l, (part, weight) in enumerate(zip(parts, self.mixing, strict=True)):
+            rows = part.reshape(n_atoms, 2 * l + 1, -1).transpose(0, 1).reshape((2 * l + 1) * n_atoms, -1)
+            mixed.append(rows @ weight)
+        return torch.cat(mixed).view(-1, n_atoms, weight.shape[1])
+
+
+def _contraction(widths: tuple[int, ...], l_max: int) -> tuple[Tensor, Tensor]:
+    """Tables that contract features (l, m, channel) with harmonics: Y · spread times features, times contract.
+
+    Returns (n_lm, sum (2l+1) M_l) and (sum (2l+1) M_l, sum M_l), a factor 0.1 (2l+1)^-1/2 in the second.
+    """
+    columns = [(l, l * l + m, c) for l, width in enumerate(widths) for m in range(2 * l + 1) for c in range(width)]
+    n_columns, double = len(columns), torch.float64
+    spread = torch.zeros((l_max + 1) ** 2, n_columns, dtype=double)
+    contract = torch.zeros(n_columns, sum(widths), dtype=double)
+    for column, (l, lm, c) in enumerate(columns):
+        spread[lm, column] = 1.0
+        contract[column, sum(widths[:l]) + c] = 0.1 * (2 * l + 1) ** -0.5
+    return spread, contract
+
+
+def saturation(sums: Tensor) -> Tensor:
+    """What divides an atom's sums by their smooth norm, so that they are at most of order one. (n_lm, T, C) -> (T,)"""
+    return torch.rsqrt(1 + (sums * sums).mean((0, 2)))
 
 
 class Readout(nn.Module):

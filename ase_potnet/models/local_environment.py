@@ -6,23 +6,61 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, Edges
-from ase_potnet.models.angular import spherical_harmonics
-from ase_potnet.models.radial import RadialBasis, envelope
+from ase_potnet.models.angular import EdgeHarmonics
+from ase_potnet.models.radial import RadialBasis
+
+
+@dataclass(frozen=True)
+class Places:
+    """K places for the neighbours of every atom. An empty one holds a neighbour at the cut-off along z.
+
+    senders: (T, K) index of the neighbour (the atom itself in empty places)
+    images: (T, K, 3) integer translations of the neighbours, in cell vectors
+    offsets: (T, K, 3) what to add to the vector between atoms: zero, or (0, 0, cut-off) in empty places
+    """
+
+    senders: Tensor
+    images: Tensor
+    offsets: Tensor
+
+    def vectors(self, atoms: AtomsBatch) -> Tensor:
+        """From atoms to their neighbours, differentiable in positions and cell. (T, K, 3) Å"""
+        between = F.embedding(self.senders, atoms.positions) - atoms.positions[:, None]
+        if not atoms.pbc.any():
+            return between + self.offsets
+        if atoms.n_structures == 1:
+            shifts = torch.addmm(self.offsets.view(-1, 3), self.images.view(-1, 3), atoms.cell[0])
+            return between + shifts.view_as(between)
+        return between + torch.baddbmm(self.offsets, self.images, atoms.cell[atoms.batch])
+
+
+def padded_places(edges: Edges, n_atoms: int, cutoff: float) -> Places:
+    """Places from edges sorted by receiver."""
+    counts = torch.bincount(edges.receiver, minlength=n_atoms)
+    n_places = max(1, int(counts.max()))
+    first = torch.cumsum(counts, 0) - counts
+    index = torch.arange(len(edges), device=counts.device) - first[edges.receiver] + edges.receiver * n_places
+    senders = torch.arange(n_atoms, device=index.device).repeat_interleave(n_places).index_copy_(0, index, edges.sender)
+    images = edges.image.new_zeros(n_atoms * n_places, 3).index_copy_(0, index, edges.image)
+    offsets = edges.image.new_zeros(n_atoms * n_places, 3)
+    offsets[:, 2] = cutoff
+    offsets.index_fill_(0, index, 0.0)
+    shape = (n_atoms, n_places, 3)
+    return Places(senders.view(shape[:2]), images.view(shape), offsets.view(shape))
 
 
 @dataclass(frozen=True)
 class Environment:
-    """K places for the neighbours of every atom; empty ones have zero radial functions.
+    """Functions of the places of every atom; radial functions are zero in empty places.
 
-    senders: (T, K) index of the neighbour (the atom itself in empty places)
-    distances: (T, K) Å (the cut-off in empty places)
+    senders: (T, K) index of the neighbour
+    distances: (T, K) Å
     radial: (T, K, n_radial)
     harmonics: (T, K, n_lm) of the direction to the neighbour
-    products: (T, sum of (2l+1) n_radial[l], K) of harmonics and radial functions
-    n_radial: radial functions of each degree
+    products: (T, K, sum of (2l+1) n_radial[l]) of harmonics and radial functions
     bonded: (T,) from 0 for an atom without neighbours to nearly 1
     """
 
@@ -31,48 +69,39 @@ class Environment:
     radial: Tensor
     harmonics: Tensor
     products: Tensor
-    n_radial: tuple[int, ...]
     bonded: Tensor
 
-    def along_edges(self, features: Tensor, l: int) -> Tensor:
-        """Features of degree l of the neighbours, contracted with the direction. (T, C) or (T, 2l+1, C) -> (T, K, C)"""
-        n_atoms, n_places = self.senders.shape
-        at_neighbours = F.embedding(self.senders, features.reshape(n_atoms, -1))
-        if l == 0:
-            return at_neighbours
-        at_neighbours = at_neighbours.view(n_atoms, n_places, 2 * l + 1, -1)
-        harmonics = self.harmonics[:, :, l * l : (l + 1) ** 2]
-        return (harmonics[..., None] * at_neighbours).sum(2) * (2 * l + 1) ** -0.5
+    def at_neighbours(self, features: Tensor) -> Tensor:
+        """Features of the neighbours. (T, C) -> (T, K, C)"""
+        return F.embedding(self.senders, features)
 
-    def sum_over_neighbours(self, messages: Tensor) -> list[Tensor]:
-        """sum_j R_n(r_ij) Y_lm(r_ij) m_ij for each degree l. (T, K, M) -> (T, 2l+1, n_radial[l] · M)"""
-        sums = self.products @ (0.1 * messages)
-        sizes = [(2 * l + 1) * n for l, n in enumerate(self.n_radial)]
-        return [part.reshape(len(sums), 2 * l + 1, -1) for l, part in enumerate(sums.split(sizes, 1))]
+    def sum_over_neighbours(self, messages: Tensor) -> Tensor:
+        """sum_j R_n(r_ij) Y_lm(r_ij) m_ij, rows in the order of ``products``. (T, K, M) -> (T, n_products, M)"""
+        return self.products.transpose(1, 2) @ messages
 
 
-def environment(atoms: AtomsBatch, edges: Edges, basis: RadialBasis, n_radial: tuple[int, ...]) -> Environment:
-    """Padded neighbourhoods from edges sorted by receiver. Differentiable in positions and cell."""
-    n_atoms, n_edges = len(atoms.numbers), len(edges)
-    counts = torch.bincount(edges.receiver, minlength=n_atoms)
-    n_places = max(1, int(counts.max()))
-    first = torch.cumsum(counts, 0) - counts
-    slot = torch.arange(n_edges, device=atoms.device) - first[edges.receiver] + edges.receiver * n_places
-    index = torch.full((n_atoms * n_places,), n_edges, device=atoms.device)
-    index[slot] = torch.arange(n_edges, device=atoms.device)
-    # the empty place: a neighbour at the cut-off along z
-    nowhere = atoms.positions.new_tensor([[0.0, 0.0, basis.cutoff]])
-    vectors = F.embedding(index, torch.cat((edges.vectors(atoms), nowhere)))  # (T K, 3)
-    senders = torch.cat((edges.sender, edges.sender.new_zeros(1)))[index].view(n_atoms, n_places)
-    distances = torch.sqrt((vectors * vectors).sum(1))
-    harmonics = spherical_harmonics(len(n_radial) - 1, vectors / distances[:, None]).view(n_atoms, n_places, -1)
-    radial = basis(distances).view(n_atoms, n_places, -1)
-    parts = [
-        (harmonics[:, :, l * l : (l + 1) ** 2, None] * radial[:, :, None, :n]).flatten(2)
-        for l, n in enumerate(n_radial)
-    ]
-    products = torch.cat(parts, dim=2).transpose(1, 2)
-    distances = distances.view(n_atoms, n_places)
-    n_neighbours = envelope(distances / basis.cutoff).sum(1)
-    bonded = n_neighbours / (n_neighbours + 0.3)
-    return Environment(senders, distances, radial, harmonics, products, n_radial, bonded)
+class LocalEnvironment(nn.Module):
+    """Radial functions and spherical harmonics of the vectors to the neighbours."""
+
+    of_harmonics: Tensor
+    of_radial: Tensor
+
+    def __init__(self, cutoff: float, n_radial: tuple[int, ...]) -> None:
+        super().__init__()
+        self.radial = RadialBasis(cutoff, n_radial[0])
+        self.harmonics = EdgeHarmonics(len(n_radial) - 1)
+        # the products (l, m, n) as (Y · of_harmonics) (R · of_radial): no small reductions in the derivative
+        columns = [(l * l + m, n) for l, n_l in enumerate(n_radial) for m in range(2 * l + 1) for n in range(n_l)]
+        lm, n = torch.tensor(columns).T
+        self.register_buffer("of_harmonics", F.one_hot(lm).T.double(), persistent=False)
+        self.register_buffer("of_radial", F.one_hot(n).T.double(), persistent=False)
+
+    def forward(self, vectors: Tensor, senders: Tensor) -> Environment:
+        """(T, K, 3) Å, (T, K)"""
+        distances = torch.sqrt((vectors * vectors).sum(2))
+        harmonics = self.harmonics(vectors / distances[..., None])
+        radial, smooth = self.radial(distances)
+        products = (harmonics @ self.of_harmonics.to(vectors)) * (radial @ self.of_radial.to(vectors))
+        n_neighbours = smooth.sum(1)
+        bonded = n_neighbours / (n_neighbours + 0.3)
+        return Environment(senders, distances, radial, harmonics, products, bonded)

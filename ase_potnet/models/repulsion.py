@@ -34,6 +34,8 @@ class ScreenedNuclearRepulsion(nn.Module):
         radii = self.radii.to(r)[numbers]  # (T,)
         end = radii[:, None] + radii[env.senders]
         near = torch.nonzero(r < end)  # few, mostly none
+        if len(near) == 0:
+            return r.new_zeros(len(numbers))
         i, k = near.unbind(1)
         j = env.senders[i, k]
         r, end = r[i, k], end[i, k]

@@ -35,8 +35,8 @@ class Sources(nn.Module):
         """(T, C) -> (T, n_sources, 3)"""
         charges = self.donors(scalars)  # (T, Q)
         if self.neutral == "flow":
-            messages = env.along_edges(charges, 0) - charges[:, None]  # (T, K, Q)
-            charges = 0.1 * torch.einsum("tkn,nq,tkq->tq", env.radial, self.weights, messages)
+            messages = env.at_neighbours(charges) - charges[:, None]  # (T, K, Q)
+            charges = ((env.radial @ (0.1 * self.weights)) * messages).sum(1)
         else:
             charges = charges - mean_over_atoms(charges, atoms.batch, atoms.n_structures)[atoms.batch]
         others = self.sources(scalars).view(-1, self.n_sources, N_POTENTIALS - 1)
