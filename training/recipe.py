@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,7 @@ from ase_potnet.pretrained import Target
 from .batches import Budget
 from .losses import LossKind
 from .schedules import ScheduleKind
+from .yaml_files import read_yaml
 
 PACKAGED = Path(__file__).parent / "recipes"
 
@@ -61,6 +63,17 @@ class SplitConfig(Section):
         return self
 
 
+class ReplayConfig(Section):
+    """Frames against forgetting: other crystals, labelled by the model that the training starts from.
+
+    path: their structures, perturbed (no labels are needed); null: common crystal types of random elements
+    frames: how many are added to the training part, as frames of the kind "replay"
+    """
+
+    path: Any = None
+    frames: int = Field(default=500, ge=1)
+
+
 class DataConfig(Section):
     """What to learn from.
 
@@ -69,6 +82,7 @@ class DataConfig(Section):
     val: a source of its own for validation; the split then leaves no validation part
     max_structures: training structures at most, the first ones of the split
     max_atoms: larger structures are left out of the training part
+    replay: of an energy model with model.start_from; null for none
     """
 
     path: Any
@@ -78,19 +92,32 @@ class DataConfig(Section):
     val: Any = None
     max_structures: int | None = Field(default=None, ge=1)
     max_atoms: int | None = Field(default=None, ge=1)
+    replay: ReplayConfig | None = None
 
 
 class ModelConfig(Section):
-    """The network: a name and its options, see `potnet models --options`.
+    """The network: a name and its options, those of the Config class of the network.
 
-    start_from: packaged model or folder whose weights are taken over where name and shape agree
+    start_from: packaged model or folder whose weights are taken over where name and shape agree; name and options
+        are then its own unless they are given here
+    shift_references: of an energy model: shift the energies of the elements that the data hold so that the model agrees
+        best with the energies of the training part, for data of another level of theory
     freeze: patterns of parameter names that stay as they are, such as "layers.0.*"
     """
 
-    name: str
+    name: str | None = None
     options: dict[str, Any] = {}
     start_from: str | None = None
+    shift_references: bool = False
     freeze: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_known(self) -> ModelConfig:
+        if self.name is None and self.start_from is None:
+            raise ValueError("a name or start_from is missing")
+        if self.shift_references and self.start_from is None:
+            raise ValueError("shift_references needs start_from")
+        return self
 
 
 class TermConfig(Section):
@@ -205,6 +232,10 @@ class Recipe(Section):
         weights = self.loss.target_weights
         if weights is not None and len(weights) != len(self.data.targets):
             raise ValueError(f"loss.target_weights: wanted {len(self.data.targets)} numbers, got {len(weights)}")
+        if self.task == "property" and (self.data.replay or self.model.shift_references):
+            raise ValueError("data.replay and model.shift_references are for task energy")
+        if self.data.replay and self.model.start_from is None:
+            raise ValueError("data.replay needs model.start_from, which labels the frames")
         return self
 
 
@@ -225,7 +256,7 @@ def load_recipe(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
     data: Any = source
     if not isinstance(source, dict):
         file = recipe_file(source)
-        name, data = str(file), _read_yaml(file)
+        name, data = str(file), read_yaml(file)
     data = _copy(data)
     for key, value in (overrides or {}).items():
         _set(data, key, value)
@@ -256,8 +287,13 @@ def packaged_recipes() -> list[str]:
 
 
 def differences(recipe: Recipe, other: dict[str, Any]) -> list[str]:
-    """Dotted keys, other than those that may change, in which a recipe differs from an earlier one."""
+    """Dotted keys, other than those that may change, in which a recipe differs from an earlier one.
+
+    Keys that the earlier one lacks, since there were none yet, have their defaults.
+    """
     ours = recipe.model_dump(mode="json", exclude=set(_FREE))
+    with contextlib.suppress(ValidationError):
+        other = Recipe.model_validate(other).model_dump(mode="json")
     theirs = {key: value for key, value in other.items() if key not in _FREE}
     return sorted(_differing(ours, theirs, ""))
 
@@ -267,18 +303,6 @@ def _differing(a: Any, b: Any, prefix: str) -> list[str]:
         keys = dict.fromkeys([*a, *b])
         return [key for k in keys for key in _differing(a.get(k), b.get(k), f"{prefix}.{k}" if prefix else str(k))]
     return [] if a == b else [prefix]
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{file}: wanted keys and values, got {type(data).__name__}")
-    return data
 
 
 def _copy(value: Any) -> Any:

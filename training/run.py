@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fnmatch
 import json
 import logging
@@ -20,16 +21,17 @@ import torch
 from torch import nn
 
 from ase_potnet.models import build_model
-from ase_potnet.pretrained import load_model, save_model
+from ase_potnet.pretrained import load_model, model_info, save_model
 
 from .checkpoint import LAST, read_checkpoint
 from .evaluation import predict_arrays
 from .metrics import Metrics
 from .module import Training
-from .recipe import Recipe, differences, load_recipe
+from .recipe import ModelConfig, Recipe, differences, load_recipe
+from .replay import with_replay
 from .reporting import Report, write_log, write_results
 from .sources import TrainingData, load_training_data
-from .tasks import Task, make_task
+from .tasks import Task, dtype_of, make_task, shift_references
 
 MODEL_FOLDER = "model"
 
@@ -79,11 +81,13 @@ def train(
         _same_recipe(recipe, json.loads(checkpoint["recipe"]), folder)
     report = Report(progress)
     data = load_training_data(recipe, progress=progress)
-    report.data(data)
     folder.mkdir(parents=True, exist_ok=True)
     with _random_numbers(recipe.seed), _quiet_lightning():
         task = make_task(recipe)
         model = make_model(recipe, task, data)
+        if recipe.data.replay is not None:
+            data = with_replay(data, recipe.data.replay, model, dtype_of(recipe), recipe.seed)
+        report.data(data)
         deadline = math.inf if recipe.max_seconds is None else start + recipe.max_seconds
         training = Training(model, task, recipe, data, folder, deadline)
         if checkpoint is not None:
@@ -99,18 +103,21 @@ def train(
 
 def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
     """The network of a recipe, scaled to the training part."""
-    options = dict(recipe.model.options)
+    config = recipe.model
+    name, options = _architecture(config)
     if task.name == "property":
         options["n_targets"] = len(task.targets)
-    model = build_model(recipe.model.name, options)
-    model.to(torch.float64 if recipe.dtype == "float64" else torch.float32)
+    model = build_model(name, options)
+    model.to(dtype_of(recipe))
     taken = set()
-    if recipe.model.start_from is not None:
-        taken = _take_over(model, load_model(recipe.model.start_from))
+    if config.start_from is not None:
+        taken = _take_over(model, load_model(config.start_from))
     scale = "scaling.mean" if task.name == "property" else "references"
     if scale not in taken:  # else the scale of the weights taken over stays
         task.fit_scaling(model, data.train)
-    for pattern in recipe.model.freeze:
+    if config.shift_references:
+        shift_references(model, data.train, dtype_of(recipe))
+    for pattern in config.freeze:
         frozen = [p for name, p in model.named_parameters() if fnmatch.fnmatch(name, pattern)]
         if not frozen:
             raise ValueError(f"model.freeze: no parameter is named like {pattern!r}")
@@ -119,6 +126,17 @@ def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("model.freeze: nothing is left to train")
     return model
+
+
+def _architecture(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Name and options of the network: those of the recipe, and where it has none, those of start_from."""
+    if config.start_from is None:
+        assert config.name is not None
+        return config.name, dict(config.options)
+    info = model_info(config.start_from)
+    name = config.name or info.model
+    known = {field.name for field in dataclasses.fields(build_model(name).config)}  # type: ignore[arg-type]
+    return name, {key: value for key, value in info.config.items() if key in known} | config.options
 
 
 def _take_over(model: nn.Module, source: nn.Module) -> set[str]:
@@ -190,7 +208,7 @@ def _finish(training: Training, report: Report) -> TrainingResult:
     model = training.model.cpu()
     model.load_state_dict(training.best)
     model.eval()
-    dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
+    dtype = dtype_of(recipe)
     parts = {"val": training.data.val} | ({"test": training.data.test} if training.data.test is not None else {})
     predictions = {name: predict_arrays(task.predict, model, part, dtype=dtype) for name, part in parts.items()}
     metrics = {name: task.metrics(predictions[name], part) for name, part in parts.items()}

@@ -14,9 +14,9 @@ from ase_potnet.pretrained import Target
 
 from .arrays import Floats, StructureArrays
 from .batches import Rows
-from .evaluation import predict_energies, predict_properties
+from .evaluation import predict_arrays, predict_energies, predict_properties
 from .losses import LossTerm, masked_loss
-from .metrics import Metrics, element_references, energy_metrics, property_metrics
+from .metrics import Metrics, element_references, energy_metrics, fit_element_shifts, property_metrics
 from .recipe import LossConfig, Recipe, TermConfig
 from .schedules import weight_at
 
@@ -225,9 +225,26 @@ def frame_rms(forces: Tensor, atoms: AtomsBatch) -> Tensor:
     return (total / atoms.n_atoms).sqrt()
 
 
+def shift_references(model: nn.Module, arrays: StructureArrays, dtype: torch.dtype) -> None:
+    """Shift the references of the elements in the arrays so that the energies of the model agree best with theirs.
+
+    The shift is that of least squares, of one value per element; elements that always come in the same ratio share it.
+    """
+    predicted = predict_arrays(predict_energies, model, arrays, dtype=dtype)["energy"]
+    network: Any = model
+    shifts = fit_element_shifts(predicted, arrays)[: len(network.references)]
+    present = arrays.composition().max(axis=0)[: len(shifts)] > 0
+    network.references += torch.from_numpy(np.where(present, shifts, 0.0)).to(network.references)
+
+
+def dtype_of(recipe: Recipe) -> torch.dtype:
+    """The dtype of a training."""
+    return torch.float64 if recipe.dtype == "float64" else torch.float32
+
+
 def make_task(recipe: Recipe) -> PropertyTask | EnergyTask:
     """The task of a recipe."""
-    dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
+    dtype = dtype_of(recipe)
     if recipe.task == "energy":
         return EnergyTask(dtype, recipe.loss)
     return PropertyTask(tuple(target.target() for target in recipe.data.targets), dtype, recipe.loss)

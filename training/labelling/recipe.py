@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ..yaml_files import read_yaml
+
 
 def _pair(value: Any) -> Any:
     """A single number stands for a range of that number alone."""
@@ -178,8 +180,10 @@ def load_recipe(recipe: str | Path | Recipe, *, frames: int | None = None, seed:
         fields: Any = recipe.model_dump()
     elif str(recipe) in BUILT_IN:
         fields = dict(BUILT_IN[str(recipe)])
+    elif Path(recipe).is_file():
+        fields = read_yaml(Path(recipe))
     else:
-        fields = _read_yaml(Path(recipe))
+        raise ValueError(f"recipe: wanted {', '.join(BUILT_IN)} or a YAML file, got {recipe}")
     fields |= {key: value for key, value in (("frames", frames), ("seed", seed)) if value is not None}
     try:
         return Recipe.model_validate(fields)
@@ -187,17 +191,3 @@ def load_recipe(recipe: str | Path | Recipe, *, frames: int | None = None, seed:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         name = "recipe" if isinstance(recipe, Recipe) else f"recipe {recipe}"
         raise ValueError(f"{name}: {faults}") from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if not path.is_file():
-        raise ValueError(f"recipe: wanted {', '.join(BUILT_IN)} or a YAML file, got {path}")
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe: {path} is not YAML: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"recipe: {path} holds no mapping")
-    return fields

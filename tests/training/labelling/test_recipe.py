@@ -52,8 +52,8 @@ limits: {max_force: null, max_atoms: 40}
         ("kinds: {}", r"kinds: "),
         ("frames: 2\nkinds: {a: {}}", r"frames: one is enough"),
         ("frames: 0\nkinds: {a: {}}", r"frames: "),
-        ("- a", "holds no mapping"),
-        ("a: [", "is not YAML"),
+        ("- a", "wanted keys and values, got list"),
+        ("a: [", "not YAML"),
     ],
 )
 def test_bad_recipes_name_the_field(tmp_path: Path, text: str, message: str) -> None:

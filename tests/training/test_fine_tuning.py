@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
+
+from ase_potnet.pretrained import load_model, model_info, save_model
+from ase_potnet.training.arrays import StructureArrays
+from ase_potnet.training.evaluation import predict_arrays, predict_energies
+from ase_potnet.training.recipe import ReplayConfig, differences, load_recipe
+from ase_potnet.training.replay import CRYSTAL_TYPES, with_replay
+from ase_potnet.training.run import make_model, train
+from ase_potnet.training.sources import load_training_data
+from ase_potnet.training.tasks import make_task
+
+from .conftest import SAMPLES
+
+Recipe = dict[str, Any]
+OPTIONS = {"width": 8, "message_width": [4, 2, 2], "n_sources": 2, "cutoff": 4.0}
+
+
+@pytest.fixture
+def start(energy_recipe: Recipe, tmp_path: Path) -> str:
+    """A small potential with fresh weights that knows all elements."""
+    recipe = load_recipe(energy_recipe | {"model": {"name": "equivariant-potnet", "options": OPTIONS}})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = make_model(recipe, make_task(recipe), load_training_data(recipe, progress=False))
+    model.elements[1:] = True
+    save_model(model, tmp_path / "start", task="energy")
+    return str(tmp_path / "start")
+
+
+def predicted(model: torch.nn.Module, arrays: StructureArrays) -> dict[str, np.ndarray]:
+    return predict_arrays(predict_energies, model, arrays, dtype=torch.float64)
+
+
+def test_the_atoms_of_crystal_types_touch() -> None:
+    for name, kind in CRYSTAL_TYPES.items():
+        numbers = [38, 22, 8][: max(kind.species) + 1]
+        crystal = kind.crystal(numbers)
+        i, j, distance = neighbor_list("ijd", crystal, 4.5)
+        radii = covalent_radii[crystal.numbers]
+        relative = distance / (radii[i] + radii[j])
+        assert relative.min() == pytest.approx(1.0), name
+    rock_salt = CRYSTAL_TYPES["rock salt"].crystal([11, 17])
+    assert rock_salt.get_volume() == pytest.approx(2 * (covalent_radii[11] + covalent_radii[17]) ** 3)
+
+
+@pytest.mark.parametrize("path", [None, str(SAMPLES / "mp_sample.extxyz")])
+def test_replay_frames_have_the_labels_of_the_model(energy_recipe: Recipe, start: str, path: str | None) -> None:
+    recipe = load_recipe(energy_recipe | {"model": {"start_from": start}})
+    data = load_training_data(recipe, progress=False)
+    model = make_model(recipe, make_task(recipe), data)
+    config = ReplayConfig(path=path, frames=12)
+    joined = with_replay(data, config, model, torch.float64, seed=3).train
+    n = len(data.train)
+    assert len(joined) == n + 12
+    replayed = joined.take(np.arange(n, n + 12))
+    assert [joined.kinds[k] for k in joined.kind] == [""] * n + ["replay"] * 12
+    assert len(np.unique(replayed.numbers)) > 5
+    for name, values in predicted(model, replayed).items():
+        np.testing.assert_allclose(replayed.values[name], values, atol=1e-10)
+    assert np.linalg.norm(replayed.values["forces"], axis=1).max() <= 10
+    assert (np.abs(replayed.values["forces"]).max() > 1e-3).all()  # perturbed, not at rest
+    again = with_replay(data, config, model, torch.float64, seed=3).train
+    other = with_replay(data, config, model, torch.float64, seed=4).train
+    assert np.array_equal(again.positions, joined.positions)
+    assert other.positions.shape != joined.positions.shape or not np.array_equal(other.positions, joined.positions)
+
+
+def test_fine_tuning_takes_the_architecture_and_keeps_what_is_frozen(energy_recipe: Recipe, start: str) -> None:
+    n_train = len(load_training_data(load_recipe(energy_recipe), progress=False).train)
+    energy_recipe["data"]["replay"] = {"frames": 6}
+    model = {"start_from": start, "shift_references": True, "freeze": ["layers.0.*", "embedding.*"]}
+    result = train(energy_recipe | {"model": model, "epochs": 2}, progress=False)
+    assert result.model is not None
+    info, source = model_info(result.model), model_info(start)
+    assert (info.model, info.config) == (source.model, source.config)
+    assert info.metadata["n_train"] == n_train + 6
+    before, after = load_model(start).state_dict(), load_model(result.model).state_dict()
+    assert torch.equal(before["layers.0.mixing.0"], after["layers.0.mixing.0"].to(before["layers.0.mixing.0"]))
+    assert not torch.allclose(before["layers.1.mixing.0"], after["layers.1.mixing.0"].to(before["layers.1.mixing.0"]))
+
+
+def test_references_are_shifted_to_the_level_of_the_data(energy_recipe: Recipe, start: str) -> None:
+    def network(shift: bool) -> tuple[Any, StructureArrays]:
+        recipe = load_recipe(energy_recipe | {"model": {"start_from": start, "shift_references": shift}})
+        data = load_training_data(recipe, progress=False)
+        data.train.values["energy"] += data.train.composition() @ np.linspace(0, 5, 119)
+        return make_model(recipe, make_task(recipe), data), data.train
+
+    errors = {}
+    for shift in (False, True):
+        model, arrays = network(shift)
+        errors[shift] = (predicted(model, arrays)["energy"] - arrays.values["energy"]) / arrays.n_atoms
+        unknown = np.setdiff1d(np.arange(1, 95), arrays.numbers)
+        torch.testing.assert_close(model.references[unknown], load_model(start).references[unknown])
+    assert np.sqrt((errors[True] ** 2).mean()) < 0.5 * np.sqrt((errors[False] ** 2).mean())
+    assert abs(errors[True].mean()) < 1e-3
+
+
+def test_options_of_the_start_may_be_changed(energy_recipe: Recipe, start: str) -> None:
+    recipe = load_recipe(energy_recipe | {"model": {"start_from": start, "options": {"n_layers": 3}}})
+    model: Any = make_model(recipe, make_task(recipe), load_training_data(recipe, progress=False))
+    assert (model.config.width, model.config.n_layers) == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {}}, "model: a name or start_from is missing"),
+        ({"model": {"name": "potnet", "shift_references": True}}, "shift_references needs start_from"),
+        ({"data": {"path": "a", "replay": {}}}, "data.replay needs model.start_from"),
+        ({"data": {"path": "a", "replay": {"frames": 0}}}, "data.replay.frames"),
+        ({"data": {"path": "a", "replay": {"share": 1}}}, "unknown key 'data.replay.share'"),
+    ],
+)
+def test_what_does_not_fit_is_named(energy_recipe: Recipe, changes: Recipe, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe(energy_recipe | changes)
+
+
+def test_replay_is_for_potentials(property_recipe: Recipe) -> None:
+    property_recipe["data"]["replay"] = {"frames": 5}
+    property_recipe["model"]["start_from"] = "default"
+    with pytest.raises(ValueError, match="for task energy"):
+        load_recipe(property_recipe)
+
+
+def test_structures_for_replay_must_be_known(energy_recipe: Recipe, start: str) -> None:
+    model: Any = load_model(start)
+    model.elements[:] = False
+    data = load_training_data(load_recipe(energy_recipe), progress=False)
+    with pytest.raises(ValueError, match=r"data\.replay\.path: .* has no crystal of elements"):
+        with_replay(data, ReplayConfig(path=str(SAMPLES / "mp_sample.extxyz")), model, torch.float64, 0)
+
+
+def test_a_recipe_from_before_a_key_existed_is_the_same(energy_recipe: Recipe) -> None:
+    recipe = load_recipe(energy_recipe)
+    earlier = recipe.model_dump(mode="json")
+    del earlier["optimiser"]["clock"], earlier["data"]["replay"]
+    assert differences(recipe, earlier) == []
+    earlier["optimiser"]["lr"] = 0.5
+    assert differences(recipe, earlier) == ["optimiser.lr"]
