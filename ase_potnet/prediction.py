@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,9 +59,15 @@ def predict(
     column = target_column(info, property)
     check_batch_size(batch_size)
     place = pick_device(device)
-    network = load_model(info.folder, device=place, dtype=dtype)
+    network = _loaded(info.folder, info.sha256, place, dtype)
     values = predict_batches(network, structures, batch_size=batch_size, device=place)
     return (float(value) for batch in values for value in batch[:, column])
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path, sha256: str, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    """The network of a model folder, kept, as loading takes longer than a prediction. sha256: tells versions apart."""
+    return load_model(folder, device=device, dtype=dtype)
 
 
 def predict_batches(

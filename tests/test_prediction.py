@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 
@@ -95,3 +96,13 @@ def test_potentials_are_for_evaluate(folder: Path, tmp_path: Path) -> None:
     energy = save_model(build_model("potnet", {"width": 8, "n_layers": 1}), tmp_path / "e", task="energy")
     with pytest.raises(ValueError, match="is an interatomic potential"):
         predict([], model=energy)
+
+
+def test_a_model_that_was_trained_again_is_read_again(folder: Path) -> None:
+    (before,) = predict(bulk("Si"), model=folder)
+    model = load_model(folder)
+    with torch.no_grad():
+        model.scaling.mean += 1.0  # type: ignore[operator, union-attr]
+    save_model(model, folder, targets=["formation_energy_per_atom", "band_gap"])
+    (after,) = predict(bulk("Si"), model=folder)
+    assert after == pytest.approx(before + 1.0)

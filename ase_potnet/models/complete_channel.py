@@ -27,72 +27,60 @@ class CompleteChannel:
     The pair sums S are computed once, when the channel is made, for structures of at most 128 atoms; larger ones
     use ``lattice.site_sums`` each time. Differentiable in the sources; in positions and cell where these require it.
     For potentials that need a neutralising background the mean of the sources of each structure is taken off, so that
-    the background cancels.
+    the background cancels: S_ij less its mean over j does that once for all sources.
     """
 
     def __init__(self, atoms: AtomsBatch, potentials: Sequence[Potential], tolerance: float) -> None:
-        self.atoms, self.potentials_, self.tolerance = atoms, tuple(potentials), tolerance
-        self._neutral = [needs_neutral_sources(potential) for potential in self.potentials_]
+        self.potentials_, self.tolerance = tuple(potentials), tolerance
         n_atoms = atoms.n_atoms.cpu().numpy()
-        self._n_atoms = n_atoms
         small = n_atoms <= _DENSE
         self._groups: list[_Group] = []
         if small.any():
             self._groups = _groups(atoms, self.potentials_, tolerance, n_atoms, np.flatnonzero(small))
         self._large = [atoms.select(np.array([member])) for member in np.flatnonzero(~small)]
+        owners = [group.atoms for group in self._groups] + [rows for _, rows in self._large]
+        # one group has its atoms in their order
+        self._places = None if len(owners) == 1 else torch.argsort(torch.cat(owners))
 
     def potentials(self, sources: Tensor) -> Tensor:
         """P_i of every channel and potential. (T, C) -> (T, C, K), in the units of the potentials"""
-        centred = sources - self._mean(sources)
-        total = sources.new_zeros(len(sources), len(self.potentials_), sources.shape[1])
-        pieces, owners = [], []
-        for group in self._groups:
-            pieces.append(group.products(sources, centred, self._neutral))
-            owners.append(group.atoms)
-        for part, rows in self._large:
-            pieces.append(self._site_sums(part, sources[rows], centred[rows]))
-            owners.append(rows)
-        return total.index_copy(0, torch.cat(owners), torch.cat(pieces)).transpose(1, 2)
+        pieces = [group.products(sources) for group in self._groups]
+        pieces += [self._site_sums(part, sources[rows]) for part, rows in self._large]
+        return pieces[0] if self._places is None else torch.cat(pieces).index_select(0, self._places)
 
-    def _mean(self, sources: Tensor) -> Tensor:
-        """Mean of the sources of the structure of each atom. (T, C)"""
-        total = sources.new_zeros(self.atoms.n_structures, sources.shape[1])
-        total = total.index_add(0, self.atoms.batch, sources)
-        counts = torch.from_numpy(self._n_atoms).to(sources)
-        return (total / counts[:, None])[self.atoms.batch]
-
-    def _site_sums(self, part: AtomsBatch, sources: Tensor, centred: Tensor) -> Tensor:
-        """The sums of one large structure. (n, K, C)"""
+    def _site_sums(self, part: AtomsBatch, sources: Tensor) -> Tensor:
+        """The sums of one large structure. (n, C, K)"""
         columns = []
-        for potential, neutral in zip(self.potentials_, self._neutral, strict=True):
-            chosen = centred if neutral else sources
+        for potential in self.potentials_:
+            chosen = sources - sources.mean(0) if needs_neutral_sources(potential) else sources
             sums = site_sums(
                 chosen, part.positions, part.cell, [potential], pbc=part.pbc, tolerance=self.tolerance, batch=part.batch
             )
             assert isinstance(sums, Tensor)
             columns.append(sums[:, :, 0])
-        return torch.stack(columns, dim=1)
+        return torch.stack(columns, dim=2)
 
 
 class _Group:
     """Structures of similar size, their pair sums padded to one shape.
 
-    sums: (K, S, n, n), zero at padding
+    sums: (S, K n, n), zero in columns of padding
     index: (S, n) atoms of the batch, padding repeats one of them
-    real: (S n,) places that are no padding, or None where there is none; atoms: (t,) the atoms there
+    real: (t,) the places among S n that are no padding, or None where there is none
+    atoms: (t,) the atoms there
     """
 
     def __init__(self, sums: Tensor, index: Tensor, real: Tensor | None) -> None:
-        self.sums, self.index, self.real = sums, index, real
-        flat = index.reshape(-1)
-        self.atoms = flat if real is None else flat[real]
+        self.sums, self.index, self.real = sums, index.reshape(-1), real
+        self.atoms = self.index if real is None else self.index[real]
 
-    def products(self, sources: Tensor, centred: Tensor, neutral: list[bool]) -> Tensor:
-        """(T, C) -> (t, K, C)"""
-        options = {flag: (centred if flag else sources)[self.index] for flag in set(neutral)}
-        parts = [torch.bmm(sums, options[flag]) for sums, flag in zip(self.sums, neutral, strict=True)]
-        stacked = torch.stack(parts, dim=2).flatten(0, 1)  # (S n, K, C)
-        return stacked if self.real is None else stacked[self.real]
+    def products(self, sources: Tensor) -> Tensor:
+        """(T, C) -> (t, C, K)"""
+        n_structures, n_rows, n = self.sums.shape
+        chosen = sources.index_select(0, self.index).view(n_structures, n, -1)
+        sums = torch.bmm(self.sums, chosen).view(n_structures, n_rows // n, n, -1)  # (S, K, n, C)
+        flat = sums.permute(0, 2, 3, 1).reshape(len(self.index), -1, n_rows // n)
+        return flat if self.real is None else flat.index_select(0, self.real)
 
 
 def _groups(
@@ -102,6 +90,8 @@ def _groups(
     n_atoms: NDArray[np.int64],
     members: NDArray[np.int64],
 ) -> list[_Group]:
+    """Small structures with their pair sums, those of potentials that need neutral sources less their mean over j."""
+    neutral = torch.tensor([needs_neutral_sources(potential) for potential in potentials])[:, None, None]
     whole = len(members) == len(n_atoms)
     part, rows = (atoms, None) if whole else atoms.select(members)
     sums = pair_sums(part.positions, part.cell, potentials, pbc=part.pbc, tolerance=tolerance, batch=part.batch)
@@ -120,11 +110,14 @@ def _groups(
         present = np.arange(n) < size[:, None]
         index = torch.from_numpy(first_atom[some][:, None] + slot).to(atoms.device)
         pairs = first_pair[some][:, None, None] + slot[:, :, None] * size[:, None, None] + slot[:, None, :]
-        dense = sums[torch.from_numpy(pairs).to(atoms.device)].permute(3, 0, 1, 2)  # (K, S, n, n)
-        real = None
+        dense = sums[torch.from_numpy(pairs).to(atoms.device)].permute(0, 3, 1, 2)  # (S, K, n, n)
+        real = columns = None
         if not present.all():
-            keep = torch.from_numpy(present[:, :, None] & present[:, None, :]).to(atoms.device)
-            dense = dense * keep
+            columns = torch.from_numpy(present[:, None, None, :]).to(dense)
             real = torch.from_numpy(np.flatnonzero(present)).to(atoms.device)
-        groups.append(_Group(dense.contiguous(), index if rows is None else rows[index], real))
+            dense = dense * columns
+        mean = dense.sum(3, keepdim=True) / torch.from_numpy(size[:, None, None, None]).to(dense)
+        mean = mean * neutral.to(dense)
+        dense = dense - (mean if columns is None else mean * columns)
+        groups.append(_Group(dense.reshape(len(some), -1, n), index if rows is None else rows[index], real))
     return groups

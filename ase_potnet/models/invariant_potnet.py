@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, local_edges
-from ase_potnet.models.angular import spherical_harmonics
+from ase_potnet.models.angular import EdgeHarmonics
 from ase_potnet.models.complete_channel import CompleteChannel
 from ase_potnet.models.element_features import N_FEATURES, element_features
 from ase_potnet.models.gated_messages import GatedMessages
@@ -111,6 +111,7 @@ class InvariantPotNet(nn.Module):
         nn.init.normal_(self.element_embedding.weight, std=0.3)
         self.radial_basis = GaussianBasis(0.5, config.cutoff, config.n_radial)
         self.angular_basis = GaussianBasis(1.0, config.cutoff, config.n_angular_radial)
+        self.harmonics = EdgeHarmonics(max(config.l_max, 0))
         self.layers = nn.ModuleList(InvariantPotNetLayer(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(width)
         self.atom_head = mlp(width, width, config.n_targets)
@@ -138,7 +139,7 @@ class InvariantPotNet(nn.Module):
         smooth = envelope(distance, config.cutoff)[:, None]
         functions = [self.radial_basis(distance) * smooth]
         if config.l_max >= 0:
-            harmonics = spherical_harmonics(config.l_max, vectors / distance[:, None])  # (E, n_lm)
+            harmonics = self.harmonics(vectors / distance[:, None])  # (E, n_lm)
             radial = self.angular_basis(distance) * smooth
             functions.append((harmonics[:, :, None] * radial[:, None]).flatten(1))
         pairs = neighbour_pairs(edges, torch.cat(functions, dim=1), len(atoms.numbers))
@@ -189,15 +190,10 @@ class AngularInvariants(nn.Module):
 
     def forward(self, x: Tensor, neighbours: NeighbourChannel) -> Tensor:
         n_lm = (self.l_max + 1) ** 2
-        sums = neighbours.sums(self.sources(x)).view(len(x), n_lm, -1)  # (T, n_lm, n_radial n_sources)
-        features = []
-        for l in range(self.l_max + 1):
-            mixed = sums[:, l * l : (l + 1) ** 2] @ self.mixing[l]  # (T, 2l + 1, 2 width)
-            left, right = mixed.chunk(2, dim=2)
-            features.append((left * right).sum(1) / math.sqrt(2 * l + 1))
-            if l == 0:
-                features.append(mixed[:, 0])
-        return self.norm(torch.cat(features, dim=1))
+        sums = neighbours.sums(self.sources(x)).view(len(x), n_lm, -1).transpose(0, 1)  # (n_lm, T, n_sums)
+        mixed = [sums[l * l : (l + 1) ** 2] @ self.mixing[l] for l in range(self.l_max + 1)]  # (2l + 1, T, 2 width)
+        products = [(part[..., : self.width] * part[..., self.width :]).sum(0) * len(part) ** -0.5 for part in mixed]
+        return self.norm(torch.cat((products[0], mixed[0][0], *products[1:]), dim=1))
 
 
 class CompletePotentials(nn.Module):
