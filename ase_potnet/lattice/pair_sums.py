@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,12 +12,10 @@ from torch import Tensor
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
 from ase_potnet.lattice.pair_bounds import pair_bounds
-from ase_potnet.lattice.pair_vectors import distinct_pairs, pair_vectors
-from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range
 from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
-from ase_potnet.lattice.real_space import sum_over_images
-from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_over_waves
+from ase_potnet.lattice.primitive_sums import primitive_pair_sums, real_space_sums
+from ase_potnet.lattice.small_crystal import is_small_crystal, small_crystal_sums
 from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
 
 
@@ -60,6 +57,11 @@ def pair_sums(
     pieces, owners = [], []
     for plan in plans:
         check_reachable(plan, decomposition, structures.positions.dtype)
+        if is_small_crystal(structures, plans):
+            sums = small_crystal_sums(structures, plan, decomposition)
+            pieces.append(_combine_last(sums, decomposition).flatten(0, 1))
+            owners.append(plan.index)
+            continue
         for members in split_into_buckets(structures, plan):
             bucket = gather_bucket(structures, plan, members)
             sums = _recombine(primitive_pair_sums(bucket, decomposition), decomposition)
@@ -86,67 +88,17 @@ def pair_costs(n_atoms: NDArray[np.int64], n_split: int, d: int) -> Costs:
     )
 
 
-@lru_cache(maxsize=64)
-def _slots_of_pairs(n: int, device: torch.device) -> Tensor:
-    """Place of every (i, j) among the distinct pairs: 0 for the self pair, then those of ``distinct_pairs``. (n n,)"""
-    first, second = (index.cpu().numpy() for index in distinct_pairs(n, device))
-    slots = np.zeros((n, n), dtype=np.int64)
-    slots[first, second] = slots[second, first] = np.arange(1, len(first) + 1)
-    return torch.from_numpy(slots.reshape(-1)).to(device)
-
-
-def primitive_pair_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
-    """Sums of the primitives of one bucket. (S, n_primitives, n_max, n_max)"""
-    n = bucket.n_max
-    sums = real_space_sums(bucket, decomposition, bucket.squared_cutoff())  # (S, n_primitives, P)
-    split = bucket.plan.split
-    if split:
-        if bucket.plan.d == 3:
-            constant, long = bucket.zero_mode(decomposition), _reciprocal_sums(bucket, decomposition)
-        else:
-            atoms = (bucket.positions[0], bucket.across[0])
-            constant = bucket.logarithms(decomposition)
-            long = partial_long_range(atoms, atoms, partial_fourier(bucket, decomposition))[None]
-        is_self = sums.new_zeros(sums.shape[2])
-        is_self[0] = 1.0
-        own = bucket.self_terms(decomposition)
-        sums = sums + torch.addcmul(constant[:, :, None], own[:, :, None], is_self, value=-1)
-    sums = sums.index_select(2, _slots_of_pairs(n, sums.device)).view(*sums.shape[:2], n, n)
-    if split:
-        whole = len(split) == len(decomposition.primitives)
-        sums = sums + long if whole else sums.index_add(1, torch.tensor(split, device=sums.device), long)
-    return sums * bucket.prefactors(decomposition)[:, :, None, None]
-
-
-def real_space_sums(bucket: Bucket, decomposition: Decomposition, cutoff2: Tensor) -> Tensor:
-    """Real-space part of the distinct pairs of one bucket, reduced units. (S, n_primitives, P)"""
-    vectors = pair_vectors(bucket)
-    vectors = torch.cat((vectors.new_zeros(len(vectors), 3, 1), vectors), dim=2)  # the self pair first
-    return sum_over_images(vectors, bucket.images(), cutoff2, bucket.terms(decomposition), omit_origin=True)
-
-
-def _reciprocal_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
-    """Reciprocal part of the split primitives without k = 0, reduced units. (S, n_split, n_max, n_max)"""
-    waves, present = bucket.waves()
-    split = bucket.plan.split
-    terms = bucket.terms(decomposition)
-    weights = fourier_weights(
-        [decomposition.primitives[k] for k in split],
-        [terms.alphas[k] for k in split],
-        waves,
-        bucket.volume,
-    )
-    if present is not None:
-        weights = weights * present[:, None]
-    return sum_over_waves(bucket.positions, waves, weights)
-
-
 def _recombine(sums: Tensor, decomposition: Decomposition) -> Tensor:
     """Primitives to potentials, potentials last. (S, n_primitives, n, n) -> (S, n, n, K)"""
     if decomposition.is_identity:
         return sums.permute(0, 2, 3, 1)
     matrix = torch.tensor(decomposition.coefficients, dtype=sums.dtype, device=sums.device)
     return torch.einsum("kp,spij->sijk", matrix, sums)
+
+
+def _combine_last(sums: Tensor, decomposition: Decomposition) -> Tensor:
+    """The same with primitives last. (n, n, n_primitives) -> (n, n, K)"""
+    return sums if decomposition.is_identity else sums @ sums.new_tensor(decomposition.coefficients).T
 
 
 def _flatten(bucket: Bucket, sums: Tensor) -> Tensor:

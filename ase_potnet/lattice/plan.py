@@ -48,7 +48,7 @@ class Ragged:
         return np.cumsum(self.count) - self.count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """How to sum over S structures that have d periodic directions and the same ``complete`` flags.
 

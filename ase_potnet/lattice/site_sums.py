@@ -14,12 +14,14 @@ from torch import Tensor
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
 from ase_potnet.lattice.neighbours import sum_over_neighbours
-from ase_potnet.lattice.pair_sums import pair_costs, primitive_pair_sums
+from ase_potnet.lattice.pair_sums import pair_costs
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range, partial_long_range_field
 from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
+from ase_potnet.lattice.primitive_sums import primitive_pair_sums
 from ase_potnet.lattice.real_space import sum_over_images
 from ase_potnet.lattice.reciprocal_space import fourier_weights
+from ase_potnet.lattice.small_crystal import is_small_crystal, small_crystal_sums
 from ase_potnet.lattice.source_waves import sum_sources_over_waves
 from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
 
@@ -67,6 +69,11 @@ def site_sums(
     pieces, owners = [], []
     for plan in plans:
         check_reachable(plan, decomposition, structures.positions.dtype)
+        if not field and is_small_crystal(structures, plans):
+            pairs = small_crystal_sums(structures, plan, decomposition).permute(2, 0, 1)
+            pieces.append((pairs @ flat).transpose(0, 1)[:, None])  # (n, 1, p, C)
+            owners.append(torch.arange(len(flat), device=flat.device))
+            continue
         for members in split_into_buckets(structures, plan):
             bucket = gather_bucket(structures, plan, members)
             real = torch.from_numpy(np.arange(bucket.n_max) < bucket.n_atoms[:, None]).to(flat.device)

@@ -10,6 +10,7 @@ from e3nn import o3
 from scipy.integrate import lebedev_rule
 from torch import Tensor, nn
 
+_ATOMS = 12  # whose values on the grid stay in cache
 _ODD_DEGREES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)  # of the Lebedev rules that are used
 
 
@@ -67,9 +68,52 @@ class SphereGrid(nn.Module):
 
     def products(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """a·b and a·b·b, degrees up to l_out. (n_lm, T, 2 C), first a, then b -> two (n_out, T, C)"""
+        tables = self.to_grid.to(pairs), self.from_grid.to(pairs)
+        if self.training or torch.compiler.is_compiling():
+            return _products(pairs, *tables)
+        both: Tensor = _Products.apply(pairs, *tables)  # type: ignore[no-untyped-call]
+        return both[0], both[1]
+
+
+def _products(pairs: Tensor, to_grid: Tensor, from_grid: Tensor) -> tuple[Tensor, Tensor]:
+    n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
+    on_grid = (to_grid @ pairs.flatten(1)).view(-1, n_atoms, 2 * width)
+    a, b = on_grid.split(width, dim=2)  # (P, T, C)
+    second = a * b
+    back = (from_grid @ second.flatten(1), from_grid @ (second * b).flatten(1))
+    return back[0].view(-1, n_atoms, width), back[1].view(-1, n_atoms, width)
+
+
+class _Products(torch.autograd.Function):
+    """The same for some atoms at a time, so that values on the grid stay in cache; differentiable to every order."""
+
+    @staticmethod
+    def forward(ctx, pairs, to_grid, from_grid):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(pairs, to_grid, from_grid)
         n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
-        on_grid = (self.to_grid.to(pairs) @ pairs.flatten(1)).view(-1, n_atoms, 2 * width)
-        a, b = on_grid.split(width, dim=2)  # (P, T, C)
-        second = a * b
-        back = self.from_grid.to(pairs)
-        return tuple((back @ part.flatten(1)).view(-1, n_atoms, width) for part in (second, second * b))  # type: ignore[return-value]
+        result = pairs.new_empty(2, len(from_grid), n_atoms, width)
+        for start in range(0, n_atoms, _ATOMS):
+            some = slice(start, start + _ATOMS)
+            result[0][:, some], result[1][:, some] = _products(pairs[:, some], to_grid, from_grid)
+        return result
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        pairs, to_grid, from_grid = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = pairs.view_as(pairs)
+            outputs = torch.stack(_products(inputs, to_grid, from_grid))
+            return torch.autograd.grad(outputs, inputs, grad, create_graph=True)[0], None, None
+        n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
+        result = torch.empty_like(pairs)
+        for start in range(0, n_atoms, _ATOMS):
+            some = slice(start, start + _ATOMS)
+            of_second, of_third = (from_grid.T @ part[:, some].flatten(1) for part in grad)  # (P, t C)
+            slopes = (to_grid @ pairs[:, some].flatten(1)).view(len(to_grid), -1, 2 * width)
+            a, b = slopes.split(width, dim=2)
+            of_second, of_third = of_second.view_as(a), of_third.view_as(a).mul_(b)
+            of_a = of_third.add(of_second).mul_(b)
+            torch.mul(of_second.add_(of_third, alpha=2), a, out=b)
+            a.copy_(of_a)
+            result[:, some] = (to_grid.T @ slopes.flatten(1)).view(len(pairs), -1, 2 * width)
+        return result, None, None

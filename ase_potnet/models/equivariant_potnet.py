@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, Edges, local_edges
 from ase_potnet.models.angular import SphereGrid
+from ase_potnet.models.layers import mean_over_atoms
 from ase_potnet.models.local_environment import Environment, LocalEnvironment, padded_places
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
 from ase_potnet.models.site_potentials import N_POTENTIALS, CompletePotentials, SitePotentials, Sources
@@ -70,6 +71,22 @@ class EquivariantPotNetConfig:
         return len(self.n_radial) - 1
 
 
+@dataclass(frozen=True)
+class State:
+    """What the first layer knows.
+
+    environment: of the atoms
+    scalars: (T, C)
+    higher: features of degree 1 and 2, (2l+1, T, C); empty after a last layer
+    energies: (T,) in units of the energy scale
+    """
+
+    environment: Environment
+    scalars: Tensor
+    higher: tuple[Tensor, ...]
+    energies: Tensor
+
+
 class EquivariantPotNet(nn.Module):
     """Interatomic potential for the elements 1 to 94: per-atom energies, in eV.
 
@@ -117,18 +134,39 @@ class EquivariantPotNet(nn.Module):
         self._require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
         places = padded_places(edges, len(atoms.numbers), self.config.cutoff)
-        env = self.environment(places.vectors(atoms), places.senders)
-        scalars = self.embedding(atoms.numbers)  # (T, C)
-        higher: list[Tensor] = []  # degrees 1 and 2, (2l+1, T, C)
-        energies = scalars.new_zeros(len(scalars))
-        complete = None
-        for t, (layer, readout) in enumerate(zip(self.layers, self.readouts, strict=True)):
-            scalars, higher = layer(scalars, higher, env, complete)
-            energies = energies + readout(scalars) * env.bonded
-            if t == 0 and self.config.n_sources:
-                complete = self.site_potentials(self.sources(scalars, env, atoms), atoms)
-                energies = energies + complete.energies
-        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, env)
+        state, sources = self.before_potentials(places.vectors(atoms), places.senders, atoms.numbers)
+        complete = None if sources is None else self.site_potentials(self.neutral(sources, atoms), atoms)
+        scalars, energies = self.after_potentials(state, complete)
+        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, state.environment)
+
+    def before_potentials(self, vectors: Tensor, senders: Tensor, numbers: Tensor) -> tuple[State, Tensor | None]:
+        """The first layer: features of the atoms, and the sources (T, Q, 3) of the complete potentials.
+
+        vectors (T, K, 3) Å to the neighbours ``senders`` (T, K), numbers (T,): see ``Places``.
+        """
+        environment = self.environment(vectors, senders)
+        scalars, higher = self.layers[0](self.embedding(numbers), [], environment, None)
+        energies = self.readouts[0](scalars) * environment.bonded
+        sources = self.sources(scalars, environment) if self.config.n_sources else None
+        return State(environment, scalars, tuple(higher), energies), sources
+
+    def after_potentials(self, state: State, complete: CompletePotentials | None) -> tuple[Tensor, Tensor]:
+        """The other layers: invariant features (T, C) and energies in units of the energy scale. (T,)"""
+        scalars, higher, energies = state.scalars, list(state.higher), state.energies
+        if complete is not None:
+            energies = energies + complete.energies
+        for layer, readout in zip(self.layers[1:], self.readouts[1:], strict=True):
+            scalars, higher = layer(scalars, higher, state.environment, complete)
+            energies = energies + readout(scalars) * state.environment.bonded
+        return scalars, energies
+
+    def neutral(self, sources: Tensor, atoms: AtomsBatch) -> Tensor:
+        """Sources whose Coulomb column sums to zero over every structure. (T, Q, 3)"""
+        if self.config.neutral == "flow":
+            return sources  # they do already
+        charges, others = sources[..., 0], sources[..., 1:]
+        mean = mean_over_atoms(charges, atoms.batch, atoms.n_structures)[atoms.batch]
+        return torch.cat(((charges - mean)[..., None], others), dim=2)
 
     def set_tolerance(self, tolerance: float) -> None:
         """Absolute error of the lattice sums from now on."""

@@ -8,19 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
-from ase_potnet.lattice import Coulomb, London, Pauli, site_sums
-from ase_potnet.models.layers import mean_over_atoms, sum_tolerance
+from ase_potnet.lattice import Coulomb, London, Pauli, pair_sums, site_sums
+from ase_potnet.models.layers import sum_tolerance
 from ase_potnet.models.local_environment import Environment
 
 N_POTENTIALS = 3
+_SMALL = 64  # atoms of a single structure up to which the matrix of pairs is the fastest way
 
 
 class Sources(nn.Module):
-    """Latent sources of the atoms for the three potentials; those of the Coulomb potential sum to zero.
+    """Latent sources of the atoms for the three potentials; those of the Coulomb potential shall sum to zero.
 
     neutral="flow": charges flow along local edges, q_i = sum_j w(r_ij) (a_j - a_i), so that they sum to zero over every
     fragment, however far from others, and vanish for an isolated atom. neutral="mean": charges are functions of
-    the atom, less their mean over the structure: ions far apart keep theirs.
+    the atom; the model takes their mean over the structure off. Ions far apart keep theirs.
     """
 
     def __init__(self, width: int, n_radial: int, n_sources: int, neutral: str) -> None:
@@ -31,14 +32,12 @@ class Sources(nn.Module):
             self.weights = nn.Parameter(torch.randn(n_radial, n_sources) * n_radial**-0.5)
         self.sources = nn.Linear(width, (N_POTENTIALS - 1) * n_sources)
 
-    def forward(self, scalars: Tensor, env: Environment, atoms: AtomsBatch) -> Tensor:
+    def forward(self, scalars: Tensor, env: Environment) -> Tensor:
         """(T, C) -> (T, n_sources, 3)"""
         charges = self.donors(scalars)  # (T, Q)
         if self.neutral == "flow":
             messages = env.at_neighbours(charges) - charges[:, None]  # (T, K, Q)
             charges = ((env.radial @ (0.1 * self.weights)) * messages).sum(1)
-        else:
-            charges = charges - mean_over_atoms(charges, atoms.batch, atoms.n_structures)[atoms.batch]
         others = self.sources(scalars).view(-1, self.n_sources, N_POTENTIALS - 1)
         return torch.cat((charges[..., None], others), dim=2)
 
@@ -70,20 +69,27 @@ class SitePotentials(nn.Module):
 
     def forward(self, sources: Tensor, atoms: AtomsBatch) -> CompletePotentials:
         """sources: (T, Q, 3)"""
-        n_atoms = len(sources)
-        sums = site_sums(
-            sources.reshape(n_atoms, -1),
-            atoms.positions,
-            atoms.cell,
-            self.potentials,
-            pbc=atoms.pbc,
-            tolerance=sum_tolerance(self.tolerance, atoms.dtype),
-            field=self.fields,
-            batch=atoms.batch,
-        )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
-        potentials, fields = sums if isinstance(sums, tuple) else (sums, None)
-        scale = self.get_buffer("scale").to(potentials)
-        own = _own(potentials, sources) * scale  # (T, Q, 3)
+        n_atoms, fields = len(sources), None
+        tolerance = sum_tolerance(self.tolerance, atoms.dtype)
+        if atoms.n_structures == 1 and n_atoms <= _SMALL and not self.fields:
+            sums = pair_sums(atoms.positions, atoms.cell[0], self.potentials, pbc=atoms.pbc[0], tolerance=tolerance)
+            assert isinstance(sums, Tensor)  # (T, T, 3)
+            own = (sums.permute(2, 0, 1) @ sources.permute(2, 0, 1)).permute(1, 2, 0)
+        else:
+            found = site_sums(
+                sources.reshape(n_atoms, -1),
+                atoms.positions,
+                atoms.cell,
+                self.potentials,
+                pbc=atoms.pbc,
+                tolerance=tolerance,
+                field=self.fields,
+                batch=atoms.batch,
+            )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
+            potentials, fields = found if isinstance(found, tuple) else (found, None)
+            own = _own(potentials, sources)
+        scale = self.get_buffer("scale").to(own)
+        own = own * scale  # (T, Q, 3)
         if fields is not None:
             fields = (_own(fields, sources) * scale).reshape(n_atoms, 3, -1)
         energies = 0.5 * (self.strength * sources * own).sum((1, 2))
