@@ -90,6 +90,7 @@ def test_evaluate_a_potential_by_element(tmp_path: Path, capsys: pytest.CaptureF
     assert {"energy_per_atom", "forces", "stress"} <= set(plain["metrics"])
     assert "force MAE" in text
     assert "Eu" in plain["by_element"]
+    assert (tmp_path / "out" / "elements.png").read_bytes().startswith(b"\x89PNG")
     assert run(*args, "--fit-shifts") == 0
     shifted = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert "energies after a shift per element, fitted to these data" in shifted["notes"]

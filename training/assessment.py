@@ -19,6 +19,7 @@ from .arrays import StructureArrays
 from .data import Dataset, Split, open_dataset
 from .evaluation import model_dtype, predict_arrays, predict_energies, predict_properties
 from .metrics import Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
+from .pictures import element_picture
 from .reporting import draw_parity, write_predictions
 from .sources import to_arrays
 
@@ -61,7 +62,8 @@ def assess(
     Args:
         model: packaged model or model folder.
         data, kind, limit: as for `open_dataset`.
-        output: folder for metrics.json, CSV files id,target,prediction and parity.png; None writes nothing.
+        output: folder for metrics.json, CSV files id,target,prediction, parity.png (by kind of frame) and, of an energy
+            model, elements.png; None writes nothing.
         fields: target of the model to its name in the data, where that is not the name in the training data.
         split, part: take only the ids of one part ("train", "val", "test") of this split file.
         fit_shifts: of an energy model: first shift its energies by one value per element, fitted to these data, to
@@ -152,4 +154,8 @@ def _write(
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     tables = write_predictions(folder, "", targets, predictions, arrays)
     draw_parity(folder / "parity.png", targets, predictions, arrays)
-    return (folder / "metrics.json", *tables, folder / "parity.png")
+    pictures = [folder / "parity.png"]
+    if by_element:
+        pictures.append(folder / "elements.png")
+        element_picture(pictures[-1], by_element)
+    return (folder / "metrics.json", *tables, *pictures)

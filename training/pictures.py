@@ -57,6 +57,24 @@ def parity_picture(file: Path, panels: Sequence[tuple[str, str, Mapping[str, tup
     figure.savefig(file, dpi=120)
 
 
+def element_picture(file: Path, by_element: Mapping[str, Mapping[str, float]]) -> None:
+    """Mean absolute errors of forces and energies by element, in the order of atomic numbers.
+
+    Args:
+        file: to write.
+        by_element: as from `errors_by_element`.
+    """
+    from matplotlib.figure import Figure
+
+    symbols = list(by_element)
+    figure = Figure(figsize=(max(6.0, 0.22 * len(symbols)), 5.0), layout="constrained")
+    for axes, name, unit in zip(figure.subplots(2, 1), ("forces", "energy"), ("eV/Å", "eV/atom"), strict=True):
+        axes.bar(range(len(symbols)), [by_element[symbol].get(f"{name}_mae", 0.0) for symbol in symbols])
+        axes.set_xticks(range(len(symbols)), symbols, fontsize=7)
+        axes.set(ylabel=f"MAE of {name}, {unit}", xlim=(-0.7, len(symbols) - 0.3))
+    figure.savefig(file, dpi=120)
+
+
 def _figure(n_panels: int) -> tuple[Any, list[Any]]:
     """A figure of panels side by side; no display and no global state of matplotlib is touched."""
     try:

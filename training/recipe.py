@@ -198,7 +198,7 @@ class Recipe(Section):
     clip: largest norm of the gradient; null: none
     max_seconds: stop this invocation after that time; run it again to go on
     checkpoint_seconds: the most that a kill can cost
-    precision: "full", or autocast to "bf16" or "fp16"
+    precision: "full", or autocast to "bf16" or "fp16" of potnet and invariant-potnet, their lattice sums excepted
     devices: number of processes, or "auto"; nodes: of machines
     """
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from ase_potnet.models import build_model
+from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.pretrained import load_model, model_info, save_model
 
 from .checkpoint import LAST, read_checkpoint
@@ -108,6 +109,8 @@ def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
     if task.name == "property":
         options["n_targets"] = len(task.targets)
     model = build_model(name, options)
+    if recipe.precision != "full" and isinstance(model, EquivariantPotNet):
+        raise ValueError(f"precision: the lattice sums of {name} need 'full', got {recipe.precision!r}")
     model.to(dtype_of(recipe))
     taken = set()
     if config.start_from is not None:

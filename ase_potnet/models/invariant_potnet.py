@@ -120,7 +120,8 @@ class InvariantPotNet(nn.Module):
 
     def forward(self, atoms: AtomsBatch) -> Tensor:
         """Predictions in physical units. (B, n_targets)"""
-        surroundings = self._surroundings(atoms)
+        with torch.autocast(atoms.device.type, enabled=False):  # mixed precision is for the network alone
+            surroundings = self._surroundings(atoms)
         table: Tensor = self.get_buffer("element_table")
         x = self.property_embedding(table.to(atoms.dtype)[atoms.numbers]) + self.element_embedding(atoms.numbers)
         for layer in self.layers:
@@ -128,7 +129,7 @@ class InvariantPotNet(nn.Module):
         x = self.norm(x)  # (T, width)
         pooled = mean_over_atoms(torch.cat((x, self.atom_head(x)), dim=1), atoms.batch, atoms.n_structures)
         features, outputs = pooled.split((self.config.width, self.config.n_targets), dim=1)
-        return self.scaling.restore(outputs + self.head(features), composition(atoms))
+        return self.scaling.restore((outputs + self.head(features)).to(atoms.dtype), composition(atoms))
 
     def _surroundings(self, atoms: AtomsBatch) -> Surroundings:
         config = self.config

@@ -130,17 +130,19 @@ class PotNet(nn.Module):
         for layer in self.layers:
             x = layer(x, local, complete)
         pooled = mean_over_atoms(x, atoms.batch, atoms.n_structures)
-        return self.scaling.restore(self.head(pooled), composition(atoms))
+        return self.scaling.restore(self.head(pooled).to(atoms.dtype), composition(atoms))
 
     def _local_edges(self, atoms: AtomsBatch) -> EdgeFeatures:
-        with torch.no_grad():
-            edges = nearest_edges(atoms, self.config.n_nearest, ties=self.config.ties)
-        distance = torch.linalg.vector_norm(edges.vectors(atoms), dim=1)
+        with torch.autocast(atoms.device.type, enabled=False):  # mixed precision is for the network alone
+            with torch.no_grad():
+                edges = nearest_edges(atoms, self.config.n_nearest, ties=self.config.ties)
+            distance = torch.linalg.vector_norm(edges.vectors(atoms), dim=1)
         return EdgeFeatures(edges.receiver, edges.sender, self.local_embedding(_DISTANCE_SCALE / distance))
 
     def _complete_edges(self, atoms: AtomsBatch) -> EdgeFeatures:
-        pairs = complete_edges(atoms, self.potentials, sum_tolerance(self.config.tolerance, atoms.dtype))
-        potential = pairs.sums @ self.get_buffer("coefficients").to(atoms.dtype)
+        with torch.autocast(atoms.device.type, enabled=False):
+            pairs = complete_edges(atoms, self.potentials, sum_tolerance(self.config.tolerance, atoms.dtype))
+            potential = pairs.sums @ self.get_buffer("coefficients").to(atoms.dtype)
         return EdgeFeatures(pairs.receiver, pairs.sender, self.complete_embedding(potential))
 
 

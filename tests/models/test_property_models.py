@@ -197,3 +197,17 @@ def test_predictions_differ_between_crystals_of_one_composition():
     for variant in VARIANTS:
         values = predict(small(variant), *cells)[:, 0].numpy()
         assert np.ptp(values) > 1e-4, variant
+
+
+@every_variant
+def test_mixed_precision_rounds_features_not_geometry(variant):
+    """bfloat16 has three digits: errors of sums over images or of distances in it would be of order one."""
+    model, atoms = small(variant).float(), batch(torch.float32)
+    wanted = model(atoms)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(atoms)
+        loss = found.square().mean()
+    loss.backward()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.03 * float(wanted.detach().std()))
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())

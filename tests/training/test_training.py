@@ -159,6 +159,18 @@ def test_results_of_an_energy_training(energy_recipe: Recipe, pictures: None) ->
     assert (result.folder / "parity_val.png").is_file()
 
 
+def test_mixed_precision_trains_what_it_suits(property_recipe: Recipe, energy_recipe: Recipe) -> None:
+    options = {"width": 16, "n_layers": 1, "n_heads": 2}
+    property_recipe |= {"precision": "bf16", "epochs": 20, "model": {"name": "potnet", "options": options}}
+    result = train(property_recipe, progress=False)
+    rows = list(csv.DictReader((result.folder / "log.csv").read_text().splitlines()))
+    name = "train_formation_energy_per_atom"
+    assert float(rows[-1][name]) < 0.5 * float(rows[0][name])
+    energy_recipe |= {"precision": "bf16", "model": {"name": "equivariant-potnet"}}
+    with pytest.raises(ValueError, match="precision: the lattice sums of equivariant-potnet need 'full', got 'bf16'"):
+        train(energy_recipe, restart=True, progress=False)
+
+
 def energy_parts(recipe: Recipe, **loss: Any) -> tuple[EnergyTask, TinyEnergy, StructureArrays]:
     checked = load_recipe(recipe | {"loss": loss})
     task = make_task(checked)
