@@ -23,7 +23,8 @@ KIND = "replay"
 _PERTURBATION = Kind(volume=(0.92, 1.12), shear=0.02, sigma=(0.01, 0.15))
 _MOST_ATOMS = 64  # of a crystal from a file
 _LARGEST_FORCE = 10.0  # eV/Å; beyond, a random crystal is too far from any real one
-_NEAREST = 0.5  # Å
+_SHORTEST = 1.4  # Å, bond of a crystal of small atoms
+_NEAREST = 0.9  # Å, after perturbation
 _ANIONS = [atomic_numbers[symbol] for symbol in ("N", "O", "F", "P", "S", "Cl", "Se", "Br", "Te", "I")]
 
 
@@ -43,9 +44,9 @@ class CrystalType:
     contacts: tuple[tuple[int, int, float], ...]
 
     def crystal(self, numbers: list[int]) -> Atoms:
-        """The crystal of these elements, a species each, its atoms as far apart as their covalent radii say."""
+        """The crystal of these elements: atoms touch by their covalent radii, and are 1.4 Å apart at least."""
         radii = [covalent_radii[number] for number in numbers]
-        a = max((radii[i] + radii[j]) / distance for i, j, distance in self.contacts)
+        a = max(max(radii[i] + radii[j], _SHORTEST) / distance for i, j, distance in self.contacts)
         elements = [numbers[species] for species in self.species]
         return Atoms(elements, scaled_positions=self.sites, cell=a * np.array(self.cell), pbc=True)
 
@@ -74,7 +75,7 @@ def with_replay(
 ) -> TrainingData:
     """The data with replay frames in the training part: perturbed crystals with energy, forces and stress of the model.
 
-    Frames with elements that the model does not know, or with forces beyond 10 eV/Å, are drawn anew.
+    Frames that the model refuses, with atoms nearer than 0.9 Å or forces beyond 10 eV/Å, are drawn anew.
 
     Raises:
         ValueError: a path without usable structures.
@@ -88,16 +89,16 @@ def with_replay(
         if not sources:
             raise ValueError(f"data.replay.path: {config.path} has no crystal of elements that the model knows")
     parts: list[StructureArrays] = []
-    n_missing = config.frames
+    n_missing, n_drawn = config.frames, 0
     for _ in range(20):
-        crystals = [_draw(sources, known, rng) for _ in range(n_missing)]
-        labelled = _label(crystals, model, dtype, config.frames - n_missing)
-        parts += [] if labelled is None else [labelled]
+        drawn = [_draw(sources, known, rng) for _ in range(n_missing)]
+        parts += _label([crystal for crystal in drawn if not too_close(crystal, _NEAREST)], model, dtype, n_drawn)
+        n_drawn += len(drawn)
         n_missing = config.frames - sum(map(len, parts))
         if not n_missing:
             break
     if not parts:
-        raise ValueError("data.replay: the model has no frame with forces below 10 eV/Å")
+        raise ValueError("data.replay: in no frame are the forces of the model below 10 eV/Å")
     note = f"{config.frames - n_missing:,} replay frames added to the training part"
     return replace(data, train=join_arrays([data.train, *parts]), notes=(*data.notes, note))
 
@@ -125,17 +126,23 @@ def _draw(sources: list[Atoms] | None, known: list[int], rng: np.random.Generato
     return apply(_PERTURBATION, crystal, _MOST_ATOMS, rng)
 
 
-def _label(crystals: list[Atoms], model: nn.Module, dtype: torch.dtype, first: int) -> StructureArrays | None:
-    """The crystals with the model's energy, forces and stress; those with large forces are left out."""
-    crystals = [crystal for crystal in crystals if not too_close(crystal, _NEAREST)]
+def _label(crystals: list[Atoms], model: nn.Module, dtype: torch.dtype, first: int) -> list[StructureArrays]:
+    """The crystals with the model's energy, forces and stress, without those with large forces.
+
+    first: number of the first crystal, for its id
+    """
     if not crystals:
-        return None
+        return []
     records = [Record(f"{KIND}-{first + i}", crystal, {}) for i, crystal in enumerate(crystals)]
     arrays = structure_arrays(records)
-    found = predict_arrays(predict_energies, model, arrays, dtype=dtype)
+    try:
+        found = predict_arrays(predict_energies, model, arrays, dtype=dtype)
+    except ValueError:  # one that the model refuses
+        half = len(crystals) // 2
+        if not half:
+            return []
+        return _label(crystals[:half], model, dtype, first) + _label(crystals[half:], model, dtype, first + half)
     largest = np.maximum.reduceat(np.linalg.norm(found["forces"], axis=1), arrays.first[:-1])
     usable = np.flatnonzero(np.isfinite(found["energy"]) & (largest <= _LARGEST_FORCE))
-    if not len(usable):
-        return None
     values = {name: found[name] for name in ("energy", "forces", "stress")}
-    return replace(arrays, values=values, kinds=(KIND,)).take(usable)
+    return [replace(arrays, values=values, kinds=(KIND,)).take(usable)] if len(usable) else []

@@ -9,6 +9,7 @@ import torch
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
+from ase_potnet.graph import AtomsBatch
 from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.evaluation import predict_arrays, predict_energies
@@ -72,6 +73,25 @@ def test_replay_frames_have_the_labels_of_the_model(energy_recipe: Recipe, start
     other = with_replay(data, config, model, torch.float64, seed=4).train
     assert np.array_equal(again.positions, joined.positions)
     assert other.positions.shape != joined.positions.shape or not np.array_equal(other.positions, joined.positions)
+
+
+def test_frames_that_the_model_refuses_are_drawn_anew(
+    energy_recipe: Recipe, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(model: torch.nn.Module, atoms: AtomsBatch) -> dict[str, torch.Tensor]:
+        if (atoms.numbers == 8).any():
+            raise ValueError("oxygen")
+        return predict_energies(model, atoms)
+
+    data = load_training_data(load_recipe(energy_recipe), progress=False)
+    n, samples = len(data.train), ReplayConfig(path=str(SAMPLES / "mp_sample.extxyz"), frames=15)
+    with_oxygen = with_replay(data, samples, load_model(start), torch.float64, 0).train
+    monkeypatch.setattr("ase_potnet.training.replay.predict_energies", picky)
+    without = with_replay(data, samples, load_model(start), torch.float64, 0).train
+    assert len(with_oxygen) == len(without) == n + 15
+    assert 8 in with_oxygen.numbers[with_oxygen.first[n] :]
+    assert 8 not in without.numbers[without.first[n] :]
+    assert len(set(without.ids)) == len(without)
 
 
 def test_fine_tuning_takes_the_architecture_and_keeps_what_is_frozen(energy_recipe: Recipe, start: str) -> None:
