@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from ase_potnet.file_safety import replacing
 from ase_potnet.screening.store import DONE, Record, opened, records
 
 _FIXED = ("id", "formula", "n_atoms", "status", "task", "reason", "message", "source", "key")
+_ROWS = 10_000  # of a Parquet file that are in memory at once
 
 
 def export(results: str | Path, path: str | Path) -> Path:
@@ -76,11 +78,31 @@ def _parquet(results: Path, target: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    names = [*_FIXED, *columns(results)]
-    table = list(rows(results))
-    arrays = {name: [row.get(name) for row in table] for name in names}
-    with replacing(target) as raw:
-        pyarrow.parquet.write_table(pyarrow.table(arrays), raw)
+    kinds = _kinds(results)
+    types = {float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_(), str: pyarrow.string()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in kinds.items()])
+    every = rows(results)
+    with replacing(target) as raw, pyarrow.parquet.ParquetWriter(raw, schema) as writer:
+        while some := list(itertools.islice(every, _ROWS)):
+            columns_ = {name: [_as(kind, row.get(name)) for row in some] for name, kind in kinds.items()}
+            writer.write_table(pyarrow.table(columns_, schema))
+
+
+def _kinds(results: Path) -> dict[str, type]:
+    """Name and type of every column; text where values of different kinds meet."""
+    kinds: dict[str, type] = {name: int if name == "n_atoms" else str for name in _FIXED}
+    for row in rows(results):
+        for name, value in row.items():
+            kind = type(value)
+            before = kinds.get(name, kind)
+            if value is not None and kind is not before:
+                kind = float if {kind, before} == {int, float} else str
+            kinds[name] = before if value is None else kind
+    return {name: kind if kind in (int, float, bool) else str for name, kind in kinds.items()}
+
+
+def _as(kind: type, value: Any) -> Any:
+    return value if value is None or isinstance(value, kind) else kind(value)
 
 
 def _extxyz(results: Path, target: Path) -> None:

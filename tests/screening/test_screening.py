@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from ase.optimize import BFGS
 from ase_potnet import PotNetCalculator
 from ase_potnet.screening import Crystal, ScreeningFailure, records, screen
 from ase_potnet.screening.elasticity import birch_murnaghan
-from ase_potnet.screening.export import export
 from ase_potnet.screening.store import DONE, FAILED, tally
 from ase_potnet.screening.tasks import make_tasks
 
@@ -220,27 +218,6 @@ def test_phonon_stability(model: Path) -> None:
     assert sc.status == DONE, sc
     assert sc.values["phonon_stable"] is False
     assert sc.values["lowest_frequency"] < -0.3
-
-
-def test_exports(model: Path, metals: list[Atoms], tmp_path: Path) -> None:
-    from ase.io import read
-
-    (tmp_path / "broken.cif").write_text("")
-    out = tmp_path / "r.db"
-    list(screen([*metals[:3], tmp_path / "broken.cif"], "energy", out, model=model))
-    lines = export(out, tmp_path / "r.csv").read_text().splitlines()
-    assert len(lines) == 5
-    assert lines[0].startswith("id,formula,n_atoms,status")
-    frames = read(export(out, tmp_path / "r.extxyz"), ":")
-    assert [a.get_potential_energy() for a in frames] == pytest.approx(
-        [r.values["energy"] for r in records(out) if r.status == DONE]
-    )
-    data = json.loads(export(out, tmp_path / "r.json").read_text())
-    entries = pytest.importorskip("pymatgen.entries.computed_entries")
-    made = [entries.ComputedStructureEntry.from_dict(item) for item in data]
-    assert [entry.energy for entry in made] == pytest.approx([a.get_potential_energy() for a in frames])
-    with pytest.raises(ValueError, match="export: wanted a name"):
-        export(out, tmp_path / "r.xls")
 
 
 @pytest.mark.parametrize(
