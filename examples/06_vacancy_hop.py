@@ -14,6 +14,7 @@ from ase.filters import FrechetCellFilter
 from ase.mep import NEB
 from ase.mep.neb import NEBTools
 from ase.optimize import BFGS, FIRE
+from ase.utils.forcecurve import fit_images
 
 from ase_potnet import PotNetCalculator
 
@@ -44,18 +45,18 @@ def main() -> None:
     ends = [with_vacancy(crystal, first, second), with_vacancy(crystal, second, first)]
     for end in ends:
         end.calc = calculator
-        BFGS(end, logfile=None).run(fmax=0.01, steps=200)
+        BFGS(end, logfile=None).run(fmax=0.05 if arguments.quick else 0.01, steps=200)
 
     images = [ends[0], *(ends[0].copy() for _ in range(3 if arguments.quick else arguments.images)), ends[1]]
     for image in images[1:-1]:
         image.calc = calculator
     band = NEB(images, climb=True, method="improvedtangent", allow_shared_calculator=True)
     band.interpolate(mic=True)
-    FIRE(band, logfile=None).run(fmax=0.03, steps=300)
+    FIRE(band, logfile=None).run(fmax=0.15 if arguments.quick else 0.03, steps=300)
     barrier, change = NEBTools(images).get_barrier()
     print(f"{len(ends[0])} atoms: barrier {barrier:.3f} eV (measured: about 0.7 eV), ends differ by {change:.4f} eV")
 
-    fit = NEBTools(images).get_fit()
+    fit = fit_images(images)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     axes.plot(fit.fit_path, fit.fit_energies, color="C0")
     axes.plot(fit.path, fit.energies, "o", color="C0", label=f"barrier {barrier:.2f} eV")

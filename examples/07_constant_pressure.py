@@ -13,7 +13,6 @@ import numpy as np
 from ase import units
 from ase.build import bulk
 from ase.md.langevinbaoab import LangevinBAOAB
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from rich.progress import track
 
 from ase_potnet import PotNetCalculator
@@ -27,7 +26,8 @@ def run(calculator: PotNetCalculator, temperature: float, repeat: int, steps: in
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(repeat)
     atoms.calc = calculator
     rng = np.random.default_rng(0)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    spread = np.sqrt(units.kB * temperature * atoms.get_masses())
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * spread[:, None])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using heuristic P_mass")
         dynamics = LangevinBAOAB(
