@@ -52,7 +52,7 @@ def main() -> None:
         values = [surface_energy(face, layers, crystal) for layers in track(thickness, face, transient=True)]
         left.plot(thickness, values, "o-", label=f"{face}, {values[-1]:.2f}")
         print(f"Cu {face}: {values[-1]:.2f} J/m^2 ({thickness[-1]} layers)")
-    left.set(xlabel="layers", ylabel="surface energy, J/m$^2$", title="copper")
+    left.set(xticks=thickness, xlabel="layers", ylabel="surface energy, J/m$^2$", title="copper")
     left.legend()
     for name in list(MOLECULES)[: 2 if arguments.quick else None]:
         atoms = molecule(name)
