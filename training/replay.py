@@ -22,7 +22,8 @@ from .sources import TrainingData, read
 KIND = "replay"
 _PERTURBATION = Kind(volume=(0.92, 1.12), shear=0.02, sigma=(0.01, 0.15))
 _MOST_ATOMS = 64  # of a crystal from a file
-_LARGEST_FORCE = 10.0  # eV/Å; beyond, a random crystal is too far from any real one
+_LARGEST_FORCE = 5.0  # eV/Å; beyond, a random crystal is too far from any real one
+_LARGEST_STRESS = 0.15  # eV/Å^3, likewise
 _SHORTEST = 1.4  # Å, bond of a crystal of small atoms
 _NEAREST = 0.9  # Å, after perturbation
 _ANIONS = [atomic_numbers[symbol] for symbol in ("N", "O", "F", "P", "S", "Cl", "Se", "Br", "Te", "I")]
@@ -75,7 +76,8 @@ def with_replay(
 ) -> TrainingData:
     """The data with replay frames in the training part: perturbed crystals with energy, forces and stress of the model.
 
-    Frames that the model refuses, with atoms nearer than 0.9 Å or forces beyond 10 eV/Å, are drawn anew.
+    Frames that the model refuses, with atoms nearer than 0.9 Å, forces beyond 5 eV/Å or a stress beyond 0.15 eV/Å^3
+    are drawn anew.
 
     Raises:
         ValueError: a path without usable structures.
@@ -98,7 +100,7 @@ def with_replay(
         if not n_missing:
             break
     if not parts:
-        raise ValueError("data.replay: in no frame are the forces of the model below 10 eV/Å")
+        raise ValueError("data.replay: in no frame are the forces of the model below 5 eV/Å")
     note = f"{config.frames - n_missing:,} replay frames added to the training part"
     return replace(data, train=join_arrays([data.train, *parts]), notes=(*data.notes, note))
 
@@ -127,7 +129,7 @@ def _draw(sources: list[Atoms] | None, known: list[int], rng: np.random.Generato
 
 
 def _label(crystals: list[Atoms], model: nn.Module, dtype: torch.dtype, first: int) -> list[StructureArrays]:
-    """The crystals with the model's energy, forces and stress, without those with large forces.
+    """The crystals with the model's energy, forces and stress, without those with large forces or stress.
 
     first: number of the first crystal, for its id
     """
@@ -143,6 +145,7 @@ def _label(crystals: list[Atoms], model: nn.Module, dtype: torch.dtype, first: i
             return []
         return _label(crystals[:half], model, dtype, first) + _label(crystals[half:], model, dtype, first + half)
     largest = np.maximum.reduceat(np.linalg.norm(found["forces"], axis=1), arrays.first[:-1])
-    usable = np.flatnonzero(np.isfinite(found["energy"]) & (largest <= _LARGEST_FORCE))
+    usable = np.isfinite(found["energy"]) & (largest <= _LARGEST_FORCE)
+    usable &= np.nan_to_num(np.abs(found["stress"])).max(axis=(1, 2)) <= _LARGEST_STRESS
     values = {name: found[name] for name in ("energy", "forces", "stress")}
-    return [replace(arrays, values=values, kinds=(KIND,)).take(usable)] if len(usable) else []
+    return [replace(arrays, values=values, kinds=(KIND,)).take(np.flatnonzero(usable))] if usable.any() else []
