@@ -18,6 +18,7 @@ from torch import nn
 
 from ase_potnet.evaluation import DTYPES, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, NeighbourList, batch_structures
+from ase_potnet.models.compiled import CompiledPotential
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
@@ -33,6 +34,8 @@ class PotNetCalculator(Calculator):
         model: packaged name (``ase_potnet.list_models()``), a model folder, or a loaded model (which is copied).
         device: "auto" (a GPU if there is one), "cpu", "cuda", ...
         dtype: "float64", or "float32": faster, forces to about 1e-5 eV/Å.
+        compile: whether to compile the network, for long runs with the same number of atoms or not: minutes once,
+            kept on disk, seconds at later starts. Needs a C++ compiler; warns and goes on without where there is none.
         tolerance: absolute error of the lattice sums; None for the model's own (1e-11 in float64, 1e-5 in float32).
         skin: Å; the list of neighbours is kept until an atom has moved by half of it.
         **ase_keywords: atoms, label, directory, restart, as of every ASE calculator.
@@ -57,6 +60,7 @@ class PotNetCalculator(Calculator):
         *,
         device: torch.device | str = "auto",
         dtype: str = "float64",
+        compile: bool = False,  # noqa: A002
         tolerance: float | None = None,
         skin: float = 0.5,
         **ase_keywords: Any,
@@ -73,8 +77,9 @@ class PotNetCalculator(Calculator):
             raise ValueError(f"model: wanted an interatomic potential, got {type(model).__name__}")
         if tolerance is not None:
             network.set_tolerance(tolerance)
-        settings = {"device": str(device), "dtype": dtype, "tolerance": tolerance, "skin": skin}
+        settings = {"device": str(device), "dtype": dtype, "compile": compile, "tolerance": tolerance, "skin": skin}
         self.model: Any = network
+        self._energies = CompiledPotential(network) if compile else network
         self.parameters = Parameters(_identity(model) | settings)
         self._device, self._dtype = pick_device(device), DTYPES[dtype]
         self._neighbours = NeighbourList(network.config.cutoff, skin)
@@ -96,7 +101,7 @@ class PotNetCalculator(Calculator):
         _check_distances(edges.vectors(batch), self.atoms, edges.receiver, edges.sender)
 
         def energies_of(moved: AtomsBatch) -> torch.Tensor:
-            energies: torch.Tensor = self.model(moved, edges)
+            energies: torch.Tensor = self._energies(moved, edges)
             return energies
 
         found = differentiate(energies_of, batch, forces=True, stress=periodic)
@@ -145,7 +150,7 @@ def _check_keywords(keywords: dict[str, Any]) -> None:
         warnings.warn("stress_weight is ignored: stresses are always in eV/Å^3", stacklevel=3)
     for keyword in keywords:
         if keyword not in _ASE_KEYWORDS:
-            known = ["model", "device", "dtype", "tolerance", "skin", *_ASE_KEYWORDS]
+            known = ["model", "device", "dtype", "compile", "tolerance", "skin", *_ASE_KEYWORDS]
             near = get_close_matches(keyword, known, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"PotNetCalculator has no keyword {keyword!r}{hint}; it has {', '.join(known)}")

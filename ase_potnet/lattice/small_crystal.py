@@ -43,7 +43,7 @@ def small_crystal_sums(structures: Structures, plan: Plan, decomposition: Decomp
     """
     like = structures.positions
     crystal = _crystal(plan, decomposition, structures.host_cell.tobytes(), len(like), like.dtype, like.device)
-    sums: Tensor = _PairSums.apply(structures.positions, structures.cell[0], structures, crystal)  # type: ignore[no-untyped-call]
+    sums: Tensor = _PairSums.apply(structures.positions, structures.cell[0], structures, crystal)
     return sums
 
 
@@ -238,7 +238,8 @@ def _wrap(positions: Tensor, crystal: _Crystal) -> tuple[Tensor, Tensor]:
 def _real_space(vectors: Tensor, crystal: _Crystal, with_slopes: bool) -> tuple[Tensor, list[Tensor]]:
     """Sums over all images of every pair (P, n_primitives), and per primitive 2 d phi/d r^2 of each image (P, M)."""
     shifted = vectors.T[:, :, None] + crystal.images.T[:, None]  # (3, P, M)
-    x = shifted.mul_(shifted).sum(0)
+    squares = shifted.mul_(shifted)
+    x = squares[0].add_(squares[1]).add_(squares[2])  # ten times faster than a sum over so few
     x[0, 0] = 1.0  # the atom itself, left out below
     if float(x.min()) < 1e-20:
         raise ValueError("positions must differ, got two atoms of a structure at the same place")

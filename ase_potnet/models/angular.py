@@ -10,7 +10,7 @@ from e3nn import o3
 from scipy.integrate import lebedev_rule
 from torch import Tensor, nn
 
-_ATOMS = 12  # whose values on the grid stay in cache
+_ATOMS = 10  # whose values on the grid stay in cache
 _ODD_DEGREES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)  # of the Lebedev rules that are used
 
 
@@ -71,7 +71,7 @@ class SphereGrid(nn.Module):
         tables = self.to_grid.to(pairs), self.from_grid.to(pairs)
         if self.training or torch.compiler.is_compiling():
             return _products(pairs, *tables)
-        both: Tensor = _Products.apply(pairs, *tables)  # type: ignore[no-untyped-call]
+        both: Tensor = _Products.apply(pairs, *tables)
         return both[0], both[1]
 
 
@@ -85,16 +85,20 @@ def _products(pairs: Tensor, to_grid: Tensor, from_grid: Tensor) -> tuple[Tensor
 
 
 class _Products(torch.autograd.Function):
-    """The same for some atoms at a time, so that values on the grid stay in cache; differentiable to every order."""
+    """The same for some atoms at a time, in memory that stays in cache; differentiable to every order."""
 
     @staticmethod
     def forward(ctx, pairs, to_grid, from_grid):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(pairs, to_grid, from_grid)
         n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
         result = pairs.new_empty(2, len(from_grid), n_atoms, width)
+        work = pairs.new_empty(3, len(to_grid) * width * min(n_atoms, _ATOMS))
         for start in range(0, n_atoms, _ATOMS):
             some = slice(start, start + _ATOMS)
-            result[0][:, some], result[1][:, some] = _products(pairs[:, some], to_grid, from_grid)
+            a, b = _on_grid(pairs[:, some], to_grid, work)
+            for place in range(2):
+                torch.mul(a, b, out=a)
+                result[place][:, some] = (from_grid @ a.flatten(1)).view(len(from_grid), -1, width)
         return result
 
     @staticmethod
@@ -106,14 +110,29 @@ class _Products(torch.autograd.Function):
             return torch.autograd.grad(outputs, inputs, grad, create_graph=True)[0], None, None
         n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
         result = torch.empty_like(pairs)
+        work = pairs.new_empty(4, len(to_grid) * width * min(n_atoms, _ATOMS))
         for start in range(0, n_atoms, _ATOMS):
             some = slice(start, start + _ATOMS)
-            of_second, of_third = (from_grid.T @ part[:, some].flatten(1) for part in grad)  # (P, t C)
-            slopes = (to_grid @ pairs[:, some].flatten(1)).view(len(to_grid), -1, 2 * width)
-            a, b = slopes.split(width, dim=2)
-            of_second, of_third = of_second.view_as(a), of_third.view_as(a).mul_(b)
-            of_a = of_third.add(of_second).mul_(b)
-            torch.mul(of_second.add_(of_third, alpha=2), a, out=b)
-            a.copy_(of_a)
-            result[:, some] = (to_grid.T @ slopes.flatten(1)).view(len(pairs), -1, 2 * width)
+            a, b = _on_grid(pairs[:, some], to_grid, work)
+            of_second, of_third = (
+                torch.mm(from_grid.T, part[:, some].flatten(1), out=memory[: a.numel()].view(len(a), -1)).view_as(a)
+                for part, memory in zip(grad, work[2:], strict=True)
+            )
+            of_third.mul_(b)
+            of_second.add_(of_third)
+            b.mul_(of_second)  # slope by a: b (g2 + b g3)
+            a.mul_(of_second.add_(of_third))  # slope by b: a (g2 + 2 b g3)
+            result[:, some, :width] = (to_grid.T @ b.flatten(1)).view(len(pairs), -1, width)
+            result[:, some, width:] = (to_grid.T @ a.flatten(1)).view(len(pairs), -1, width)
         return result, None, None
+
+
+def _on_grid(pairs: Tensor, to_grid: Tensor, work: Tensor) -> tuple[Tensor, Tensor]:
+    """Both functions on the grid, in the first two rows of ``work``. (n_lm, t, 2 C) -> two (P, t, C)"""
+    n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
+    size = len(to_grid) * n_atoms * width
+    a, b = (
+        torch.mm(to_grid, part.flatten(1), out=memory[:size].view(len(to_grid), -1)).view(-1, n_atoms, width)
+        for part, memory in zip(pairs.split(width, dim=2), work[:2], strict=True)
+    )
+    return a, b
