@@ -15,6 +15,7 @@ _CLASSES = {
     "invariant-potnet": ("ase_potnet.models.invariant_potnet", "InvariantPotNet"),
     "equivariant-potnet": ("ase_potnet.models.equivariant_potnet", "EquivariantPotNet"),
     "equivariant-properties": ("ase_potnet.models.equivariant_properties", "EquivariantProperties"),
+    "mean-of-models": ("ase_potnet.models.mean_of_models", "MeanOfModels"),
 }
 MODEL_NAMES = tuple(_CLASSES)
 
