@@ -9,12 +9,22 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from ase_potnet.models import build_model
+from ase_potnet.pretrained import save_model
+
 from .pair_model import save
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("models") / "pairs")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that other processes can load, too."""
+    network = build_model("equivariant-potnet", {"width": 16, "message_width": (8, 4, 2), "n_sources": 2})
+    return save_model(network, tmp_path_factory.mktemp("models") / "small", task="energy")
 
 
 @pytest.fixture

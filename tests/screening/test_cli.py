@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
 
 from ase_potnet.cli import main
+from ase_potnet.screening import records
 
 
 def test_screen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +30,33 @@ def test_screen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         main([*command[:-4], "--set", "fmax=1"])
     assert end.value.code == 2
     assert "--set: wanted task.option=value" in capsys.readouterr().err
+
+
+FULL = """
+import resource, sys
+from ase_potnet.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of a file")
+def test_disk_full_in_a_run_that_goes_on_later(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.db"
+    write(tmp_path / "many.extxyz", [bulk("Cu", a=a) for a in np.linspace(3.4, 4.0, 700)])
+    command = ["screen", str(tmp_path / "many.extxyz"), "--out", str(out), "--model", str(small), "--do", "energy"]
+    command += ["--device", "cpu"]
+    full = [sys.executable, "-c", FULL, str(250_000), *command]
+    done = subprocess.run(full, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "the same command goes on from here" in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = len(list(records(out)))
+    assert kept < 700
+    again = subprocess.run(
+        [sys.executable, "-c", "import sys\nfrom ase_potnet.cli import main\nmain(sys.argv[1:])", *command],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert again.stdout.startswith(f"700 crystals: {700 - kept} done, 0 failed")
+    assert sorted(r.id for r in records(out)) == sorted(f"many-{n}" for n in range(700))

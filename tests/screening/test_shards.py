@@ -13,14 +13,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from ase_potnet.models import build_model
-from ase_potnet.pretrained import save_model
-from ase_potnet.screening import Summary, records
+from ase_potnet.screening import Summary, records, screen
 from ase_potnet.screening.shards import screen_shards
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes by signals")
 TASK = """
-import os, pathlib, time
+import os, pathlib, signal, time
 class Deadly:
     name = "deadly"
     columns = {"pid": ""}
@@ -30,17 +28,14 @@ class Deadly:
             file.write(crystal.id + "\\n")
         if crystal.id == "killer" or (crystal.id == "once" and log.read_text().split().count("once") == 1):
             os.kill(os.getpid(), 9)
+        if crystal.id == "stuck":  # beyond the reach of signals
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+            time.sleep(600)
         time.sleep(float(os.environ.get("DEADLY_SLEEP", "0")))
         return {"pid": os.getpid()}
 import dataclasses
 Deadly = dataclasses.dataclass(Deadly)
 """
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = build_model("equivariant-potnet", {"width": 16, "message_width": (8, 4, 2), "n_sources": 2})
-    return save_model(network, tmp_path_factory.mktemp("models") / "small", task="energy")
 
 
 @pytest.fixture
@@ -78,6 +73,16 @@ def test_workers_that_die(small: Path, deadly: str, tmp_path: Path) -> None:
     assert (again.before, again.done, again.failed) == (8, 0, 0)
 
 
+def test_a_task_that_no_signal_ends(small: Path, deadly: str, tmp_path: Path) -> None:
+    every = [(name, bulk("Cu", a=3.5 + 0.02 * n)) for n, name in enumerate(("a", "stuck", "b"))]
+    start = time.monotonic()
+    summary = screen_shards(every, deadly, tmp_path / "r.db", model=small, processes=1, time_limit=0.5)
+    assert time.monotonic() - start < 300
+    balanced(summary)
+    assert (summary.found, summary.done, dict(summary.reasons)) == (3, 2, {"process died": 1})
+    assert {r.id: r.status for r in records(tmp_path / "r.db")} == {"a": "done", "b": "done", "stuck": "failed"}
+
+
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -110,6 +115,28 @@ def test_parent_that_is_killed(small: Path, deadly: str, tmp_path: Path, monkeyp
     assert sorted(kept) == sorted(f"c{n}" for n in range(12))
     assert " by earlier runs" in done.stdout
     assert len(log.read_text().split()) <= 15  # nothing finished is done again
+
+
+def test_two_parents_on_one_file(small: Path, deadly: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, log = tmp_path / "r.db", tmp_path / "log"
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path), str(out), str(small)]
+    monkeypatch.setenv("DEADLY_SLEEP", "0.5")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not log.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(ValueError, match=r"another run is writing to .*r\.db"):
+        screen_shards(crystals(), deadly, out, model=small, processes=1)
+    with pytest.raises(ValueError, match=r"another run is writing to .*r\.db"):
+        screen(crystals(), deadly, out, model=small)
+    assert process.poll() is None
+    printed, _ = process.communicate(timeout=300)
+    assert printed.startswith("12 crystals: 12 done, 0 failed")
+    assert sorted(r.id for r in records(out)) == sorted(f"c{n}" for n in range(12))
+    assert len(log.read_text().split()) == 12
 
 
 def test_parsl_with_a_worker_that_dies(small: Path, deadly: str, tmp_path: Path) -> None:
