@@ -1,11 +1,12 @@
 """Fine-tuning the packaged potential, and what it forgets.
 
     python benchmarks/fine_tuning.py NAME=TRAIN.extxyz,TEST.extxyz [more ...] --rest OTHERS.extxyz
-        [--minutes 1] [--frames 100] [--model default] [--output DIR]
+        [--replay CRYSTALS] [--minutes 1] [--frames 100] [--model default] [--output DIR]
 
-For every set the recipe `fine_tune` is run three times for the same processor time: alone, with most of the network
-frozen, and with replay frames. The table has the errors before and after on the set's own test frames and on frames of
-the rest of the periodic table, energies after a least-squares shift per element. The same command goes on.
+For every set the recipe `fine_tune` is run for the same processor time: alone, with the first layer frozen, with replay
+frames of random crystals, and, if given, of the CRYSTALS, whose labels are not used. The table has errors before and
+after on the set's own test frames and on frames of the rest of the periodic table, energies after a least-squares shift
+per element. The same command goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from ase_potnet.training.run import train
 WAYS: dict[str, dict[str, Any]] = {
     "fine-tuned, nothing else": {"data.replay": None},
     "fine-tuned, first layer frozen": {"data.replay": None, "model.freeze": ["embedding.*", "layers.0.*"]},
-    "fine-tuned, with replay": {},
+    "fine-tuned, replay of random crystals": {},
+    "fine-tuned, replay of real crystals": {"data.replay.path": None},
 }
 GPA = 160.21766
 
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="+", metavar="NAME=TRAIN,TEST")
     parser.add_argument("--rest", required=True, help="frames of all kinds of crystals")
     parser.add_argument("--rest-frames", type=int, default=200, help="how many of them")
+    parser.add_argument("--replay", help="crystals for replay")
     parser.add_argument("--minutes", type=float, default=1.0, help="of processor time for each training")
     parser.add_argument("--frames", type=int, default=100, help="training frames")
     parser.add_argument("--model", default="default")
@@ -63,6 +66,10 @@ def main() -> None:
         training, test = files.split(",")
         lines.append([name, "before", *measured(f"{name}: before", options.model, test)])
         for number, (way, changes) in enumerate(WAYS.items()):
+            if "data.replay.path" in changes:
+                if options.replay is None:
+                    continue
+                changes = {"data.replay.path": options.replay}
             key = f"{name}: {way}"
             folder = options.output / f"{name}_{number}"
             if key not in rows:
