@@ -79,11 +79,11 @@ class PotNetMLP:
 
 
 def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
-    """ASE Atoms as a cell of phonopy; masses that were set are kept, others are phonopy's, or ASE's where it has none."""
+    """ASE Atoms as a cell of phonopy; masses that were set are kept, ASE's stand in for those phonopy does not have."""
     from phonopy.structure.atomic_data import get_atomic_data
     from phonopy.structure.atoms import PhonopyAtoms
 
-    masses = atoms.get_masses()
+    masses: list[float] = atoms.get_masses().tolist()
     if not atoms.has("masses"):
         known = [get_atomic_data().atom_data[number][3] for number in atoms.numbers]
         masses = [other if mass is None else mass for mass, other in zip(known, masses, strict=True)]
