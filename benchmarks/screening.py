@@ -95,13 +95,14 @@ def relaxation(atoms: Atoms, calculator: PotNetCalculator) -> None:
 def growth(data: Path, sizes: list[int], model: str, tasks: str, out: Path) -> Iterator[dict[str, Any]]:
     """Screen a file, and what it has cost when 100, 1,000, ... crystals are finished. Goes on where it was stopped."""
     marks = deque(sorted(sizes))
-    wall, used = time.perf_counter(), time.process_time()
+    wall, used, atoms = time.perf_counter(), time.process_time(), 0
     with screen(data, tasks, out, model=model, device="cpu", progress=True) as run:
-        for _ in run:
+        for record in run:
             summary = run.summary
+            atoms += record.n_atoms
             if marks and summary.done + summary.failed == marks[0]:
                 yield {
-                    "crystals": marks.popleft(), "seconds": time.perf_counter() - wall,
+                    "crystals": marks.popleft(), "atoms": atoms, "seconds": time.perf_counter() - wall,
                     "processor_seconds": time.process_time() - used, "failed": summary.failed,
                     "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
                     "bytes_a_record": out.stat().st_size / summary.finished,
@@ -153,7 +154,7 @@ def main() -> None:
             number = size["crystals"]
             print(
                 f"| {number:,} | {number / size['seconds']:.1f} | {number / size['processor_seconds']:.1f} "
-                f"| {size['failed']} | {size['peak_MiB']:.0f} | {size['bytes_a_record']:.0f} |",
+                f"| {1e3 * size['processor_seconds'] / size['atoms']:.2f} | {size['failed']} | {size['peak_MiB']:.0f} | {size['bytes_a_record']:.0f} |",
                 flush=True,
             )
     if arguments.json:
