@@ -154,7 +154,8 @@ def main() -> None:
             number = size["crystals"]
             print(
                 f"| {number:,} | {number / size['seconds']:.1f} | {number / size['processor_seconds']:.1f} "
-                f"| {1e3 * size['processor_seconds'] / size['atoms']:.2f} | {size['failed']} | {size['peak_MiB']:.0f} | {size['bytes_a_record']:.0f} |",
+                f"| {1e3 * size['processor_seconds'] / size['atoms']:.2f} | {size['failed']} "
+                f"| {size['peak_MiB']:.0f} | {size['bytes_a_record']:.0f} |",
                 flush=True,
             )
     if arguments.json:
