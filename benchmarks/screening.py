@@ -145,10 +145,9 @@ def main() -> None:
         )
     if arguments.data is not None and arguments.sizes:
         tasks = packaged_tasks()
-        print(
-            f"\n{tasks}\n\n| crystals | a second | a processor second | failed | peak memory (MiB) | bytes a record |"
-        )
-        print("|---|---|---|---|---|---|")
+        print(f"\n{tasks}\n")
+        print("| crystals | a second | a processor second | ms an atom | failed | peak MiB | bytes a record |")
+        print("|---|---|---|---|---|---|---|")
         for size in growth(arguments.data, arguments.sizes, arguments.model, tasks, arguments.out):
             saved["growth"].append(size)
             number = size["crystals"]
