@@ -24,7 +24,7 @@ class CompiledPotential:
         self._compiled: EquivariantPotNet | None = _with_compiled_parts(model)
 
     def __call__(self, atoms: AtomsBatch, edges: Edges | None = None) -> Tensor:
-        if self._compiled is None:
+        if self._compiled is None or len(atoms.numbers) == 1:  # one atom would be compiled anew, as another shape
             return self._energies(self.model, atoms, edges)
         try:
             return self._energies(self._compiled, atoms, edges)

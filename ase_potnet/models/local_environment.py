@@ -40,7 +40,7 @@ class Places:
 def padded_places(edges: Edges, n_atoms: int, cutoff: float) -> Places:
     """Places from edges sorted by receiver."""
     counts = torch.bincount(edges.receiver, minlength=n_atoms)
-    n_places = max(1, int(counts.max()))
+    n_places = max(2, int(counts.max()))  # one place would be another shape to a compiler
     first = torch.cumsum(counts, 0) - counts
     index = torch.arange(len(edges), device=counts.device) - first[edges.receiver] + edges.receiver * n_places
     senders = torch.arange(n_atoms, device=index.device).repeat_interleave(n_places).index_copy_(0, index, edges.sender)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -146,7 +147,7 @@ class Decomposition:
     primitives: tuple[Primitive, ...]
     coefficients: tuple[tuple[float, ...], ...]  # (K, n_primitives)
 
-    @property
+    @cached_property
     def weights(self) -> list[float]:
         """Largest |coefficient| of each primitive over the potentials, times their number of terms. (n_primitives,)"""
         return [
@@ -154,7 +155,7 @@ class Decomposition:
             for k in range(len(self.primitives))
         ]
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         n = len(self.primitives)
         return self.coefficients == tuple(tuple(float(i == j) for j in range(n)) for i in range(n))
@@ -170,6 +171,11 @@ def decompose(potentials: Potential | list[Potential] | tuple[Potential, ...]) -
             raise ValueError(
                 f"potentials must hold Potential objects such as Coulomb(), got {type(item).__name__}: {item!r}"
             )
+    return _decompose(listed)
+
+
+@lru_cache(maxsize=64)
+def _decompose(listed: tuple[Potential, ...]) -> Decomposition:
     primitives: dict[Primitive, int] = {}
     rows: list[dict[int, float]] = []
     for item in listed:
