@@ -1,6 +1,7 @@
 """With and without infinite sums, published and cell-invariant form, at equal processor time.
 
-    python benchmarks/ablation_jarvis.py jdft_3d-12-12-2022.json.zip [--split split.json] [--minutes 6] [--output DIR]
+    python benchmarks/ablation_jarvis.py jdft_3d-12-12-2022.json.zip [--split split.json] [--minutes 6] [--epochs N]
+        [--output DIR]
 
 Formation energies per atom of JARVIS-DFT (https://jarvis.nist.gov, figshare). Five networks are trained one after
 another by the package's own training; interrupted, the same command goes on. Without a split file (JSON with the ids of
@@ -50,10 +51,12 @@ def main() -> None:
     parser.add_argument("data", help="jdft_3d JSON of JARVIS")
     parser.add_argument("--split", help="JSON with ids")
     parser.add_argument("--minutes", type=float, default=6.0, help="of processor time for each network")
+    parser.add_argument("--epochs", type=int, help="for each network, in place of the minutes")
     parser.add_argument("--output", type=Path, default=Path("runs/ablation_jarvis"))
     options = parser.parse_args()
     recipes = {label: recipe(options.data, options.split, *network) for label, network in NETWORKS.items()}
-    rows = run_all(recipes, options.output, 60 * options.minutes)
+    seconds = 60 * options.minutes if options.epochs is None else None
+    rows = run_all(recipes, options.output, seconds=seconds, epochs=options.epochs)
     text = table(
         ["network", "parameters", "epochs reached", "s an epoch", "val MAE, meV/atom"],
         [
@@ -68,7 +71,8 @@ def main() -> None:
         ],
     )
     (options.output / "table.md").write_text(text + "\n")
-    print(f"\n{options.minutes:g} minutes of processor time each, {next(iter(rows.values()))['n_train']:,} crystals\n")
+    budget = f"{options.epochs} epochs" if options.epochs else f"{options.minutes:g} minutes of processor time"
+    print(f"\n{budget} each, {next(iter(rows.values()))['n_train']:,} crystals\n")
     print(text)
 
 

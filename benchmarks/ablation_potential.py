@@ -127,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     chosen = dict(list(VARIANTS.items())[: options.variants])
     recipes = {name: recipe(options.frames, variant) for name, variant in chosen.items()}
-    rows = run_all(recipes, options.output, 60 * options.minutes)
+    rows = run_all(recipes, options.output, seconds=60 * options.minutes)
     data = load_training_data(load_recipe(next(iter(recipes.values())) | {"output": ""}), progress=False)
     some = data.val.take(ionic(data.val))
     models = {name: load_model(row["model"], dtype=torch.float32) for name, row in rows.items()}

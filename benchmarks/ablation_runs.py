@@ -13,11 +13,13 @@ from ase_potnet.training.run import train
 Row = dict[str, Any]
 
 
-def run_all(recipes: dict[str, dict[str, Any]], folder: Path, seconds: float) -> dict[str, Row]:
+def run_all(
+    recipes: dict[str, dict[str, Any]], folder: Path, *, seconds: float | None = None, epochs: int | None = None
+) -> dict[str, Row]:
     """Rows by name of the recipe, also in results.json of the folder; those that are there are not run again.
 
     A training that was interrupted goes on. Every one gets `seconds` of processor time, validations after its epochs
-    included, the last one not.
+    included, the last one not; or the same number of epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
@@ -28,18 +30,19 @@ def run_all(recipes: dict[str, dict[str, Any]], folder: Path, seconds: float) ->
         print(f"{name}:", flush=True)
         output = folder / name.replace(" ", "_").replace(",", "")
         optimiser = recipe["optimiser"] | {"seconds": seconds, "clock": "cpu"}
-        result = train(load_recipe(recipe | {"output": str(output), "optimiser": optimiser}))
+        changes = {"output": str(output), "optimiser": optimiser} | ({} if epochs is None else {"epochs": epochs})
+        result = train(load_recipe(recipe | changes))
         assert result.finished
         assert result.model is not None
         log = list(csv.DictReader((output / "log.csv").read_text().splitlines()))
         metadata = json.loads((result.model / "config.json").read_text())["metadata"]
-        epochs = float(log[-1]["epochs"])
+        done, spent = float(log[-1]["epochs"]), seconds or float(log[-1]["seconds"])
         rows[name] = {
             "parameters": metadata["n_parameters"],
             "n_train": metadata["n_train"],
-            "seconds": seconds,
-            "epochs": epochs,
-            "seconds_per_epoch": seconds / epochs,
+            "seconds": spent,
+            "epochs": done,
+            "seconds_per_epoch": spent / done,
             "steps": metadata["steps"],
             "metrics": result.metrics["val"],
             "model": str(result.model),
