@@ -78,7 +78,9 @@ def ionic(arrays: StructureArrays) -> np.ndarray:
 
 
 def forces_and_energy(model: torch.nn.Module, part: StructureArrays) -> tuple[float, float]:
-    """Mean absolute errors of forces (meV/Å) and energies (meV/atom)."""
+    """Mean absolute errors of forces (meV/Å) and energies (meV/atom); NaN without frames."""
+    if not len(part):
+        return np.nan, np.nan
     metrics = energy_metrics(predict_arrays(predict_energies, model, part, dtype=torch.float32), part)
     return 1e3 * metrics["forces"]["mae"], 1e3 * metrics["energy_per_atom"]["mae"]
 
