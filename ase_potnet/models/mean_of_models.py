@@ -38,10 +38,11 @@ class MeanOfModels(nn.Module):
 
         super().__init__()
         self.config = config
-        self.members = nn.ModuleList(build_model(member["model"], member["options"]) for member in config.members)
-        counts = {member.config.n_targets for member in self.members}
+        members: list[Any] = [build_model(member["model"], member["options"]) for member in config.members]
+        counts = {member.config.n_targets for member in members}
         if len(counts) > 1:
             raise ValueError(f"members must predict equally many targets, got {sorted(counts)}")
+        self.members = nn.ModuleList(members)
 
     def forward(self, atoms: AtomsBatch) -> Tensor:
         """Predictions in physical units. (B, n_targets)"""
