@@ -134,7 +134,9 @@ class LossConfig(Section):
     Properties use kind, delta and target_weights; errors are in units of the targets' standard deviations.
     Energies use the terms: energy per atom (eV), forces (eV/Å), stress (eV/Å^3), and kind_weights by kind of frame.
     With force_scale (eV/Å), the force errors of a frame are divided by force_scale plus the root mean square of its
-    forces: small displacements then count as much as large ones, as phonons want it.
+    forces: small displacements then count as much as large ones, as phonons want it. With stress_scale (eV/Å^3), energy
+    and stress errors of a frame are divided by one plus the root mean square of its stress over stress_scale, so that
+    strongly compressed cells do not take over.
     """
 
     kind: LossKind = "huber"
@@ -145,6 +147,7 @@ class LossConfig(Section):
     stress: TermConfig = TermConfig(weight=10.0, delta=0.005)
     kind_weights: dict[str, float] = {}
     force_scale: float | None = Field(default=None, gt=0)
+    stress_scale: float | None = Field(default=None, gt=0)
 
 
 class OptimiserConfig(Section):

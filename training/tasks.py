@@ -193,14 +193,18 @@ class EnergyTask:
 
         # the difference in float64: energies are large and their errors small
         energy_error = (found.energy.double() - labels["energy"]) / n_atoms
-        add("energy", energy_error.to(self.dtype), batch.weight)
+        weight = batch.weight
+        if self.loss.stress_scale is not None:
+            rms = torch.nan_to_num(labels["stress"]).square().mean((1, 2)).sqrt()
+            weight = weight / (1 + rms / self.loss.stress_scale)
+        add("energy", energy_error.to(self.dtype), weight)
         forces_error = None if found.forces is None else found.forces - labels["forces"].to(found.forces)
         stress_error = None if found.stress is None else found.stress - labels["stress"].to(found.stress)
         force_weight = batch.weight
         if self.loss.force_scale is not None:
             force_weight = force_weight / (self.loss.force_scale + frame_rms(labels["forces"], batch.atoms))
         add("forces", forces_error, force_weight[batch.atoms.batch])
-        add("stress", stress_error, batch.weight)
+        add("stress", stress_error, weight)
         return terms
 
     def predict(self, model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:

@@ -229,6 +229,17 @@ def test_force_errors_relative_to_the_forces_of_a_frame(energy_recipe: Recipe) -
         assert int(scaled.count) == int(plain.count)
 
 
+def test_compressed_frames_count_less(energy_recipe: Recipe) -> None:
+    task, model, arrays = energy_parts(energy_recipe, energy={"kind": "l1"}, stress={"kind": "l1"})
+    relative = EnergyTask(task.dtype, task.loss.model_copy(update={"stress_scale": 0.01}))
+    batch = task.collate(arrays, np.array([3]))
+    rms = np.sqrt((arrays.values["stress"][3] ** 2).mean())
+    plain, scaled = (some.loss_terms(model, batch, 0.0) for some in (task, relative))
+    for one, other, divisor in zip(plain, scaled, (1 + rms / 0.01, 1, 1 + rms / 0.01), strict=True):
+        assert other.total.item() == pytest.approx(one.total.item() / divisor, rel=1e-6)
+    assert rms > 0.001
+
+
 def test_forces_that_weigh_nothing_are_not_computed(energy_recipe: Recipe) -> None:
     task, model, arrays = energy_parts(energy_recipe, forces={"weight": 0}, stress={"weight": 0})
     terms = task.loss_terms(model, task.collate(arrays, np.array([0, 1])), 0.0)
