@@ -154,10 +154,10 @@ def test_langevin_at_constant_pressure_lets_a_compressed_crystal_expand(calculat
         P_tau=200 * units.fs, rng=0,
     )  # fmt: skip
     volumes = []
-    for _ in range(40):
+    for _ in range(80):
         dynamics.run(3)
         volumes.append(atoms.get_volume())
-    assert before < np.mean(volumes[-20:]) < 1.25 * before
+    assert before < np.mean(volumes[-40:]) < 1.25 * before  # over a period of the barostat
     assert 1.04 * before < max(volumes)
 
 
@@ -193,9 +193,10 @@ def test_pymatgen_relaxes_and_calculates(calculator: PotNetCalculator) -> None:
     atoms = rutile()
     structure = Structure(atoms.cell.array, list(atoms.symbols), atoms.get_scaled_positions())
     found = structure.relax(calculator=calculator, fmax=0.02)
-    assert found.calc.results["energy"] <= structure.calculate(calculator=calculator).results["energy"]
+    relaxed = dict(found.calc.results)  # before the calculator goes on to another structure
+    assert np.linalg.norm(relaxed["forces"], axis=1).max() < 0.02
     assert found.volume == pytest.approx(structure.volume, rel=0.12)
-    assert np.linalg.norm(found.calc.results["forces"], axis=1).max() < 0.02
+    assert relaxed["energy"] <= structure.calculate(calculator=calculator).results["energy"]
 
 
 def test_slab_relaxes(calculator: PotNetCalculator, relaxed: dict[str, Atoms]) -> None:
