@@ -78,6 +78,7 @@ def advance_all(
     *,
     device: str = "cpu",
     most_atoms: int | None = None,
+    evaluating: Callable[[list[Any]], None] | None = None,
 ) -> Iterator[Job | None]:
     """The jobs, each when it has finished; None after every batch in which none has.
 
@@ -86,7 +87,8 @@ def advance_all(
         evaluators: by ``Ask.of``.
         advance: makes the next step of a job with the answers to its last question (None at first); returns the next
             question, or None at the end. Must not raise.
-        most_atoms: of a batch; None: by the device.
+        most_atoms: of a batch, one question at least; None: by the device.
+        evaluating: called with the items of a batch before it is evaluated, and with none of them afterwards.
     """
     limit = most_atoms or _ATOMS[device]
     if device == "cpu":
@@ -122,7 +124,11 @@ def advance_all(
         batch = _take(queues[kind], limit, _PAIRS[device])
         atoms_in[kind] -= sum(question.size for question in batch)
         of, forces, stress = kind
+        if evaluating is not None:
+            evaluating([question.job.item for question in batch])
         answers = evaluators(of).evaluate([q.structure for q in batch], forces=forces, stress=stress)
+        if evaluating is not None:
+            evaluating([])
         finished = 0
         for question, answer in zip(batch, answers, strict=True):
             job = question.job

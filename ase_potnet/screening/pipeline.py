@@ -110,6 +110,8 @@ def run_tasks(
     device: str = "auto",
     time_limit: float | None = None,
     started: Callable[[Candidate | None], None] | None = None,
+    evaluating: Callable[[list[str]], None] | None = None,
+    one_by_one: bool = False,
 ) -> Iterator[Record | None]:
     """A record for every candidate with a structure, as they finish; None from time to time.
 
@@ -117,6 +119,8 @@ def run_tasks(
         time_limit: seconds of each step of a task, models not counted; kept by a signal, hence only in the main
             thread of a process and not on Windows.
         started: called with the candidate whose task runs now, and with None when it has handed over.
+        evaluating: called with the keys of a batch before a model evaluates it, and with none of them afterwards.
+        one_by_one: models evaluate one structure at a time.
     """
 
     def advance(job: Job, answers: Answers | ScreeningFailure | None) -> Ask | None:
@@ -147,7 +151,18 @@ def run_tasks(
             run = _Run(candidate)
             yield Job(run, run.steps(tasks), started=clock())
 
-    for job in advance_all(jobs(), evaluators, advance, device=pick_device(device).type):
+    def batch_begins(runs: list[_Run]) -> None:
+        if evaluating is not None:
+            evaluating([run.candidate.key for run in runs])
+
+    for job in advance_all(
+        jobs(),
+        evaluators,
+        advance,
+        device=pick_device(device).type,
+        most_atoms=1 if one_by_one else None,
+        evaluating=batch_begins,
+    ):
         yield None if job is None else job.item.record(clock() - job.started)
 
 

@@ -2,7 +2,7 @@
 
     OUT.shards/00000.jsonl   crystals of a shard: id, key, source and structure, a line each
     OUT.shards/00000.db      its results; a worker that is killed goes on from there
-    OUT.shards/00000.at      crystals that a task was busy with: a line each time a worker died there
+    OUT.shards/00000.at      crystals that a worker was busy with: a line each time it died there
 
 A finished shard is copied into OUT by the one process that started the run, and removed; so is what a killed run has
 left. A crystal at which workers died twice is a failure.
@@ -35,7 +35,8 @@ from ase_potnet.screening.sources import Candidate, candidates, count
 from ase_potnet.screening.store import Store, pack, records, rows_of, unpack
 
 DEATHS = 20  # of workers in one shard until the run stops
-_AT_ONCE = 2  # deaths at one crystal that make it a failure
+_AT_ONCE = 2  # deaths at one crystal that make it a failure; in batches, until crystals are evaluated one by one
+_BATCH = "batch"  # in place of a key
 _GRACE = 5.0  # seconds beyond the time limit until a worker that hangs ends itself
 _LOST = {"BrokenProcessPool", "WorkerLost", "ManagerLost"}
 _LOOKED_UP = 200
@@ -233,8 +234,9 @@ def work(shard: Shard) -> None:
                 todo.append(candidate)
         store.flush()
         for record in run_tasks(
-            todo, plan.tasks, plan.evaluators, device=shard.device, time_limit=shard.time_limit, started=watch.started
-        ):
+            todo, plan.tasks, plan.evaluators, device=shard.device, time_limit=shard.time_limit,
+            started=watch.started, evaluating=watch.evaluating, one_by_one=watch.deaths[_BATCH] >= _AT_ONCE,
+        ):  # fmt: skip
             if record is not None:
                 store.add(record)
             store.flush_if_due()
@@ -246,9 +248,9 @@ def _candidate(line: str) -> Candidate:
 
 
 class _Watch:
-    """Keeps on disk which crystal a task is busy with, and ends the process where it hangs beyond all signals.
+    """Keeps on disk which crystal a worker is busy with, and ends the process where a task hangs beyond all signals.
 
-    deaths: of workers, by key of the crystal
+    deaths: of workers, by key of the crystal, or "batch" where a model was evaluating several
     """
 
     def __init__(self, path: Path, limit: float | None) -> None:
@@ -269,6 +271,13 @@ class _Watch:
         else:
             self._since = time.monotonic()
             os.write(self._file, candidate.key.encode() + b"\n")
+
+    def evaluating(self, keys: list[str]) -> None:
+        """A model begins with a batch, or ([]) has finished it."""
+        if keys:
+            os.write(self._file, f"{keys[0] if len(set(keys)) == 1 else _BATCH}\n".encode())
+        else:
+            os.ftruncate(self._file, self._end)
 
     def _guard(self, limit: float) -> None:
         while not self._stop.wait(min(1.0, limit)):

@@ -36,6 +36,22 @@ class Deadly:
 import dataclasses
 Deadly = dataclasses.dataclass(Deadly)
 """
+MODEL = """
+import dataclasses, os
+from ase_potnet.screening.engine import PotentialEvaluator
+evaluate = PotentialEvaluator.evaluate
+def deadly(self, structures, **options):
+    if any(len(structure[0] if isinstance(structure, tuple) else structure) == 4 for structure in structures):
+        os.kill(os.getpid(), 9)
+    return evaluate(self, structures, **options)
+PotentialEvaluator.evaluate = deadly
+@dataclasses.dataclass
+class Patch:
+    name = "patch"
+    columns = {"pid": ""}
+    def run(self, crystal):
+        return {"pid": os.getpid()}
+"""
 
 
 @pytest.fixture
@@ -71,6 +87,17 @@ def test_workers_that_die(small: Path, deadly: str, tmp_path: Path) -> None:
     assert not Path(f"{out}.shards").exists()
     again = screen_shards([*crystals(), broken], deadly, out, model=small, processes=1, size=4)
     assert (again.before, again.done, again.failed) == (8, 0, 0)
+
+
+def test_workers_that_die_in_a_model(small: Path, deadly: str, tmp_path: Path) -> None:
+    """Batches die with everything in them, so crystals are evaluated one by one until the one that kills is found."""
+    (tmp_path / "deadly_model.py").write_text(MODEL)
+    every = [(name, bulk("Cu", a=3.5 + 0.02 * n)) for n, name in enumerate("abcd")]
+    every.insert(2, ("killer", bulk("Cu", a=3.6, cubic=True)))
+    summary = screen_shards(every, ["deadly_model.Patch", "energy"], tmp_path / "r.db", model=small, processes=1)
+    balanced(summary)
+    assert (summary.found, summary.done, dict(summary.reasons)) == (5, 4, {"process died": 1})
+    assert {r.id for r in records(tmp_path / "r.db") if r.reason} == {"killer"}
 
 
 def test_a_task_that_no_signal_ends(small: Path, deadly: str, tmp_path: Path) -> None:
