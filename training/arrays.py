@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ase_potnet.graph import AtomsBatch
 
 if TYPE_CHECKING:
-    from ase_potnet.training.data import Record
+    from .data import Record
 
 Floats = NDArray[np.float64]
 NO_KIND = ""  # kind of frames that have none
@@ -122,7 +122,7 @@ def with_targets(arrays: StructureArrays, records: Sequence[Record], names: Sequ
 
 def with_labels(arrays: StructureArrays, records: Sequence[Record]) -> StructureArrays:
     """The arrays with energy, forces and stress of the records, NaN where missing, and their kinds."""
-    from ase_potnet.training.data import labels
+    from .data import labels
 
     n, n_rows = len(arrays), int(arrays.first[-1])
     energy, forces, stress = np.full(n, np.nan), np.full((n_rows, 3), np.nan), np.full((n, 3, 3), np.nan)
