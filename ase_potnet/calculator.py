@@ -18,7 +18,7 @@ from torch import nn
 
 from ase_potnet.evaluation import DTYPES, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, NeighbourList, batch_structures
-from ase_potnet.models.compiled import CompiledPotential
+from ase_potnet.models.compiled import CompiledStep
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
@@ -79,7 +79,7 @@ class PotNetCalculator(Calculator):
             network.set_tolerance(tolerance)
         settings = {"device": str(device), "dtype": dtype, "compile": compile, "tolerance": tolerance, "skin": skin}
         self.model: Any = network
-        self._energies = CompiledPotential(network) if compile else network
+        self._compiled = CompiledStep(network) if compile else None
         self.parameters = Parameters(_identity(model) | settings)
         self._device, self._dtype = pick_device(device), DTYPES[dtype]
         self._neighbours = NeighbourList(network.config.cutoff, skin)
@@ -100,11 +100,9 @@ class PotNetCalculator(Calculator):
         edges = self._neighbours.edges(batch)
         _check_distances(edges.vectors(batch), self.atoms, edges.receiver, edges.sender)
 
-        def energies_of(moved: AtomsBatch) -> torch.Tensor:
-            energies: torch.Tensor = self._energies(moved, edges)
-            return energies
-
-        found = differentiate(energies_of, batch, forces=True, stress=periodic)
+        found = self._compiled(batch, edges) if self._compiled is not None else None
+        if found is None:
+            found = differentiate(lambda moved: self.model(moved, edges), batch, forces=True, stress=periodic)
         (result,) = split_results(batch, found)
         if not np.isfinite(result.energy):
             raise ValueError("atoms: the energy is not finite; are atoms too close to one another?")

@@ -10,6 +10,8 @@ from e3nn import o3
 from scipy.integrate import lebedev_rule
 from torch import Tensor, nn
 
+from ase_potnet.models.layers import is_recorded
+
 _ATOMS = 10  # whose values on the grid stay in cache
 _ODD_DEGREES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)  # of the Lebedev rules that are used
 
@@ -69,7 +71,7 @@ class SphereGrid(nn.Module):
     def products(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """a·b and a·b·b, degrees up to l_out. (n_lm, T, 2 C), first a, then b -> two (n_out, T, C)"""
         tables = self.to_grid.to(pairs), self.from_grid.to(pairs)
-        if self.training or torch.compiler.is_compiling():
+        if self.training or is_recorded():
             return _products(pairs, *tables)
         both: Tensor = _Products.apply(pairs, *tables)
         return both[0], both[1]

@@ -52,21 +52,40 @@ def differentiate(
         if stress:
             strain = torch.zeros_like(cell, requires_grad=True)
             symmetric = 0.5 * (strain + strain.transpose(1, 2))
-            moved = positions + (positions[:, None] @ symmetric[atoms.batch])[:, 0]
+            moved = positions + _products(positions, symmetric, atoms.batch)
             cell = cell + cell @ symmetric
             wanted.append(strain)
         energies = model(atoms.moved(moved, cell))
-        energy = energies.new_zeros(atoms.n_structures).index_add(0, atoms.batch, energies)
+        energy = _totals(energies, atoms)
         slopes = torch.autograd.grad(energy.sum(), wanted, create_graph=create_graph) if wanted else ()
     result_forces = -slopes[0] if forces else None
     result_stress = None
     if stress:
         whole = atoms.pbc.all(dim=1).to(atoms.device)
-        volume = torch.where(whole, torch.linalg.det(atoms.cell.detach()).abs(), 1.0)[:, None, None]
+        volume = torch.where(whole, _volumes(atoms.cell.detach()), 1.0)[:, None, None]
         result_stress = torch.where(whole[:, None, None], slopes[-1] / volume, torch.nan)
     if not create_graph:
         energy, energies = energy.detach(), energies.detach()
     return Predictions(energy, energies, result_forces, result_stress)
+
+
+def _products(vectors: Tensor, matrices: Tensor, batch: Tensor) -> Tensor:
+    """Every vector times the matrix of its structure. (T, 3), (B, 3, 3), (T,) -> (T, 3)"""
+    if len(matrices) == 1:
+        return vectors @ matrices[0]
+    return (vectors[:, None] @ matrices[batch])[:, 0]
+
+
+def _volumes(cell: Tensor) -> Tensor:
+    """(B, 3, 3) -> (B,)"""
+    return (cell[:, 0] * torch.linalg.cross(cell[:, 1], cell[:, 2])).sum(1).abs()
+
+
+def _totals(energies: Tensor, atoms: AtomsBatch) -> Tensor:
+    """Sum over the atoms of every structure. (T,) -> (B,)"""
+    if atoms.n_structures == 1:
+        return energies.sum()[None]
+    return energies.new_zeros(atoms.n_structures).index_add(0, atoms.batch, energies)
 
 
 def second_derivatives(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, Edges, local_edges
 from ase_potnet.models.angular import SphereGrid
-from ase_potnet.models.layers import mean_over_atoms
-from ase_potnet.models.local_environment import Environment, LocalEnvironment, padded_places
+from ase_potnet.models.layers import is_recorded, mean_over_atoms
+from ase_potnet.models.local_environment import Environment, LocalEnvironment, Places, padded_places
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
 from ase_potnet.models.site_potentials import N_POTENTIALS, CompletePotentials, SitePotentials, Sources
 
@@ -71,22 +71,6 @@ class EquivariantPotNetConfig:
         return len(self.n_radial) - 1
 
 
-@dataclass(frozen=True)
-class State:
-    """What the first layer knows.
-
-    environment: of the atoms
-    scalars: (T, C)
-    higher: features of degree 1 and 2, (2l+1, T, C); empty after a last layer
-    energies: (T,) in units of the energy scale
-    """
-
-    environment: Environment
-    scalars: Tensor
-    higher: tuple[Tensor, ...]
-    energies: Tensor
-
-
 class EquivariantPotNet(nn.Module):
     """Interatomic potential for the elements 1 to 94: per-atom energies, in eV.
 
@@ -133,32 +117,26 @@ class EquivariantPotNet(nn.Module):
         """Invariant features (T, C) of the last layer, and energies without the references of the elements (T,), eV."""
         self._require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
-        places = padded_places(edges, len(atoms.numbers), self.config.cutoff)
-        state, sources = self.before_potentials(places.vectors(atoms), places.senders, atoms.numbers)
-        complete = None if sources is None else self.site_potentials(self.neutral(sources, atoms), atoms)
-        scalars, energies = self.after_potentials(state, complete)
-        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, state.environment)
+        return self.features_at(atoms, padded_places(edges, atoms, self.config.cutoff))
 
-    def before_potentials(self, vectors: Tensor, senders: Tensor, numbers: Tensor) -> tuple[State, Tensor | None]:
-        """The first layer: features of the atoms, and the sources (T, Q, 3) of the complete potentials.
-
-        vectors (T, K, 3) Å to the neighbours ``senders`` (T, K), numbers (T,): see ``Places``.
-        """
-        environment = self.environment(vectors, senders)
-        scalars, higher = self.layers[0](self.embedding(numbers), [], environment, None)
-        energies = self.readouts[0](scalars) * environment.bonded
-        sources = self.sources(scalars, environment) if self.config.n_sources else None
-        return State(environment, scalars, tuple(higher), energies), sources
-
-    def after_potentials(self, state: State, complete: CompletePotentials | None) -> tuple[Tensor, Tensor]:
-        """The other layers: invariant features (T, C) and energies in units of the energy scale. (T,)"""
-        scalars, higher, energies = state.scalars, list(state.higher), state.energies
-        if complete is not None:
+    def features_at(
+        self,
+        atoms: AtomsBatch,
+        places: Places,
+        site_potentials: Callable[[Tensor, AtomsBatch], CompletePotentials] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same with known neighbours of known elements; the complete potentials in another way if given."""
+        environment = self.environment(places.vectors(atoms), places.senders)
+        scalars, higher = self.layers[0](self.embedding(atoms.numbers), [], environment, None)
+        energies, complete = self.readouts[0](scalars) * environment.bonded, None
+        if self.config.n_sources:
+            sources = self.neutral(self.sources(scalars, environment), atoms)
+            complete = (site_potentials or self.site_potentials)(sources, atoms)
             energies = energies + complete.energies
         for layer, readout in zip(self.layers[1:], self.readouts[1:], strict=True):
-            scalars, higher = layer(scalars, higher, state.environment, complete)
-            energies = energies + readout(scalars) * state.environment.bonded
-        return scalars, energies
+            scalars, higher = layer(scalars, higher, environment, complete)
+            energies = energies + readout(scalars) * environment.bonded
+        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, environment)
 
     def neutral(self, sources: Tensor, atoms: AtomsBatch) -> Tensor:
         """Sources whose Coulomb column sums to zero over every structure. (T, Q, 3)"""
@@ -256,11 +234,23 @@ class Layer(nn.Module):
         for linear, part in zip(self.senders[1:], higher, strict=True):
             sent.append(linear(part).transpose(0, 1).flatten(1))  # (T, (2l+1) M_l)
         at_neighbours = env.at_neighbours(torch.cat(sent, dim=1))
+        if is_recorded():
+            return self._contracted(at_neighbours, env.harmonics)
         return (at_neighbours * (env.harmonics @ self.spread.to(scalars))) @ self.contract.to(scalars)
+
+    def _contracted(self, features: Tensor, harmonics: Tensor) -> Tensor:
+        """The same contraction without tables: few numbers, which a compiler sums in registers."""
+        parts, start = [], 0
+        for l, width in enumerate(self.widths):
+            columns = [features[..., start + m * width : start + (m + 1) * width] for m in range(2 * l + 1)]
+            some = [column * harmonics[..., l * l + m, None] for m, column in enumerate(columns)]
+            parts.append(sum(some[1:], some[0]) * (0.1 * (2 * l + 1) ** -0.5))
+            start += (2 * l + 1) * width
+        return torch.cat(parts, dim=-1)
 
     def mix(self, sums: Tensor) -> Tensor:
         """Two mixtures of the sums of each degree. (T, n_products, M) -> (n_lm, T, 2 C)"""
-        n_atoms = len(sums)
+        n_atoms = sums.shape[0]
         parts = sums.split([(2 * l + 1) * n for l, n in enumerate(self.n_radial)], dim=1)
         mixed = []
         for l, (part, weight) in enumerate(zip(parts, self.mixing, strict=True)):

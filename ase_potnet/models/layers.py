@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,6 +26,23 @@ _KINDS: dict[str, type[Any]] = {
     "screened_coulomb": ScreenedCoulomb,
     "inverse_power": InversePower,
 }
+
+_recorded = ContextVar("recorded", default=False)
+
+
+@contextmanager
+def recorded_for_compiler() -> Iterator[None]:
+    """Inside, networks choose formulas of plain tensor operations that do not depend on values, for a compiler."""
+    token = _recorded.set(True)
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
+def is_recorded() -> bool:
+    """Whether ``recorded_for_compiler`` is on."""
+    return _recorded.get()
 
 
 def read_potentials(names: Sequence[str]) -> tuple[Potential, ...]:
@@ -52,6 +71,8 @@ def sum_over_neighbours(messages: Tensor, receiver: Tensor, n_atoms: int) -> Ten
 
 def mean_over_atoms(values: Tensor, batch: Tensor, n_structures: int) -> Tensor:
     """Mean over the atoms of each structure. (T, C), (T,) -> (B, C)"""
+    if n_structures == 1:
+        return values.mean(0, keepdim=True)
     total = values.new_zeros(n_structures, values.shape[1]).index_add_(0, batch, values)
     counts = torch.bincount(batch, minlength=n_structures).to(values.dtype)
     return total / counts[:, None]

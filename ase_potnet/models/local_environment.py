@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, Edges
 from ase_potnet.models.angular import EdgeHarmonics
+from ase_potnet.models.layers import is_recorded
 from ase_potnet.models.radial import RadialBasis
 
 
@@ -18,18 +19,18 @@ class Places:
     """K places for the neighbours of every atom. An empty one holds a neighbour at the cut-off along z.
 
     senders: (T, K) index of the neighbour (the atom itself in empty places)
-    images: (T, K, 3) integer translations of the neighbours, in cell vectors
+    images: (T, K, 3) integer translations of the neighbours, in cell vectors; None if all are zero
     offsets: (T, K, 3) what to add to the vector between atoms: zero, or (0, 0, cut-off) in empty places
     """
 
     senders: Tensor
-    images: Tensor
+    images: Tensor | None
     offsets: Tensor
 
     def vectors(self, atoms: AtomsBatch) -> Tensor:
         """From atoms to their neighbours, differentiable in positions and cell. (T, K, 3) Å"""
         between = F.embedding(self.senders, atoms.positions) - atoms.positions[:, None]
-        if not atoms.pbc.any():
+        if self.images is None:
             return between + self.offsets
         if atoms.n_structures == 1:
             shifts = torch.addmm(self.offsets.view(-1, 3), self.images.view(-1, 3), atoms.cell[0])
@@ -37,19 +38,21 @@ class Places:
         return between + torch.baddbmm(self.offsets, self.images, atoms.cell[atoms.batch])
 
 
-def padded_places(edges: Edges, n_atoms: int, cutoff: float) -> Places:
+def padded_places(edges: Edges, atoms: AtomsBatch, cutoff: float) -> Places:
     """Places from edges sorted by receiver."""
+    n_atoms = len(atoms.numbers)
     counts = torch.bincount(edges.receiver, minlength=n_atoms)
     n_places = max(2, int(counts.max()))  # one place would be another shape to a compiler
     first = torch.cumsum(counts, 0) - counts
     index = torch.arange(len(edges), device=counts.device) - first[edges.receiver] + edges.receiver * n_places
     senders = torch.arange(n_atoms, device=index.device).repeat_interleave(n_places).index_copy_(0, index, edges.sender)
-    images = edges.image.new_zeros(n_atoms * n_places, 3).index_copy_(0, index, edges.image)
+    images = None
+    if atoms.pbc.any():
+        images = edges.image.new_zeros(n_atoms * n_places, 3).index_copy_(0, index, edges.image).view(n_atoms, -1, 3)
     offsets = edges.image.new_zeros(n_atoms * n_places, 3)
     offsets[:, 2] = cutoff
     offsets.index_fill_(0, index, 0.0)
-    shape = (n_atoms, n_places, 3)
-    return Places(senders.view(shape[:2]), images.view(shape), offsets.view(shape))
+    return Places(senders.view(n_atoms, -1), images, offsets.view(n_atoms, -1, 3))
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class LocalEnvironment(nn.Module):
 
     def __init__(self, cutoff: float, n_radial: tuple[int, ...]) -> None:
         super().__init__()
+        self.n_radial = n_radial
         self.radial = RadialBasis(cutoff, n_radial[0])
         self.harmonics = EdgeHarmonics(len(n_radial) - 1)
         # the products (l, m, n) as (Y · of_harmonics) (R · of_radial): no small reductions in the derivative
@@ -101,7 +105,17 @@ class LocalEnvironment(nn.Module):
         distances = torch.sqrt((vectors * vectors).sum(2))
         harmonics = self.harmonics(vectors / distances[..., None])
         radial, smooth = self.radial(distances)
-        products = (harmonics @ self.of_harmonics.to(vectors)) * (radial @ self.of_radial.to(vectors))
+        products = self._products(harmonics, radial)
         n_neighbours = smooth.sum(1)
         bonded = n_neighbours / (n_neighbours + 0.3)
         return Environment(senders, distances, radial, harmonics, products, bonded)
+
+    def _products(self, harmonics: Tensor, radial: Tensor) -> Tensor:
+        """(T, K, n_lm), (T, K, n_radial) -> (T, K, n_products)"""
+        if not is_recorded():
+            return (harmonics @ self.of_harmonics.to(harmonics)) * (radial @ self.of_radial.to(radial))
+        parts = []
+        for l, n in enumerate(self.n_radial):
+            outer = harmonics[..., l * l : (l + 1) ** 2, None] * radial[..., None, :n]
+            parts.append(outer.flatten(-2))
+        return torch.cat(parts, dim=-1)

@@ -6,6 +6,7 @@ import torch
 from ase.data import covalent_radii
 from torch import Tensor, nn
 
+from ase_potnet.models.layers import is_recorded
 from ase_potnet.models.local_environment import Environment
 from ase_potnet.models.radial import envelope
 
@@ -30,17 +31,25 @@ class ScreenedNuclearRepulsion(nn.Module):
 
     def forward(self, numbers: Tensor, env: Environment) -> Tensor:
         """Energy of every atom, half of each pair, eV. (T,)"""
-        r = env.distances
-        radii = self.radii.to(r)[numbers]  # (T,)
-        end = radii[:, None] + radii[env.senders]
-        near = torch.nonzero(r < end)  # few, mostly none
+        end = self._end(numbers, env)
+        if is_recorded():
+            return _pair_energies(env.distances, end, numbers[:, None], numbers[env.senders]).sum(1)
+        near = torch.nonzero(env.distances < end)  # few, mostly none
         if len(near) == 0:
-            return r.new_zeros(len(numbers))
+            return env.distances.new_zeros(len(numbers))
         i, k = near.unbind(1)
-        j = env.senders[i, k]
-        r, end = r[i, k], end[i, k]
-        z_i, z_j = numbers[i].to(r), numbers[j].to(r)
-        x = r * (z_i**0.23 + z_j**0.23) / (0.8854 * _BOHR)
-        screening = sum(c * torch.exp(-e * x) for c, e in zip(_COEFFICIENTS, _EXPONENTS, strict=True))
-        pairs = 0.5 * _COULOMB * z_i * z_j / r * screening * envelope(r / end)
+        pairs = _pair_energies(env.distances[i, k], end[i, k], numbers[i], numbers[env.senders[i, k]])
         return pairs.new_zeros(len(numbers)).index_add(0, i, pairs)
+
+    def _end(self, numbers: Tensor, env: Environment) -> Tensor:
+        """Where the repulsion of an atom and its neighbour ends, Å. (T, K)"""
+        radii = self.radii.to(env.distances)[numbers]  # (T,)
+        return radii[:, None] + radii[env.senders]
+
+
+def _pair_energies(r: Tensor, end: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Half the energy of pairs at distance r, zero from ``end`` on, eV."""
+    z_i, z_j = z_i.to(r), z_j.to(r)
+    x = r * (z_i**0.23 + z_j**0.23) / (0.8854 * _BOHR)
+    screening = sum(c * torch.exp(-e * x) for c, e in zip(_COEFFICIENTS, _EXPONENTS, strict=True))
+    return 0.5 * _COULOMB * z_i * z_j / r * screening * envelope(r / end)
