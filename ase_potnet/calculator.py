@@ -17,14 +17,16 @@ from ase.calculators.calculator import Calculator, Parameters, all_changes
 from torch import nn
 
 from ase_potnet.evaluation import DTYPES, load_potential, split_results
-from ase_potnet.graph import AtomsBatch, NeighbourList, batch_structures
+from ase_potnet.graph import AtomsBatch, Edges, NeighbourList, batch_structures
 from ase_potnet.models.compiled import CompiledStep
 from ase_potnet.models.derivatives import differentiate
+from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
 
 _ASE_KEYWORDS = ("atoms", "label", "directory", "restart")
 _CLOSEST = 0.3  # Å
+_FEW_EDGES = 2000
 
 
 class PotNetCalculator(Calculator):
@@ -83,6 +85,7 @@ class PotNetCalculator(Calculator):
         self.parameters = Parameters(_identity(model) | settings)
         self._device, self._dtype = pick_device(device), DTYPES[dtype]
         self._neighbours = NeighbourList(network.config.cutoff, skin)
+        self._last: tuple[Any, AtomsBatch] | None = None
 
     def calculate(
         self,
@@ -95,10 +98,11 @@ class PotNetCalculator(Calculator):
         if self.atoms is None:
             raise ValueError("atoms: wanted ASE Atoms, got none")
         self.results = {}
-        batch = _batch(self.atoms, self._dtype, self._device)
+        batch = self._batch(self.atoms)
         periodic = bool(batch.pbc.all())
-        edges = self._neighbours.edges(batch)
-        _check_distances(edges.vectors(batch), self.atoms, edges.receiver, edges.sender)
+        edges = self._edges(batch)
+        if self._neighbours.may_hold_closer(_CLOSEST):
+            _check_distances(edges.vectors(batch), self.atoms, edges.receiver, edges.sender)
 
         found = self._compiled(batch, edges) if self._compiled is not None else None
         if found is None:
@@ -111,6 +115,27 @@ class PotNetCalculator(Calculator):
             self.results["forces"] = result.forces
         if result.stress is not None:
             self.results["stress"] = result.stress
+
+    def _batch(self, atoms: Atoms) -> AtomsBatch:
+        """The atoms as tensors; only the positions are read anew where nothing else has changed."""
+        key = (atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes())
+        if self._last is not None and self._last[0] == key and np.isfinite(atoms.positions).all():
+            last = self._last[1]
+            positions = torch.from_numpy(atoms.positions.copy()).to(device=self._device, dtype=self._dtype)
+            return last.moved(positions, last.cell)
+        try:
+            batch = batch_structures(atoms, dtype=self._dtype, device=self._device)
+        except ValueError as error:
+            raise ValueError(str(error).replace("structures[0]", "atoms")) from error
+        self._last = (key, batch)
+        return batch
+
+    def _edges(self, batch: AtomsBatch) -> Edges:
+        """All edges up to the cut-off, with those of the skin where sorting them out would take longer."""
+        wide = self._neighbours.wide_edges(batch)
+        if isinstance(self.model, EquivariantPotNet) and len(wide) <= _FEW_EDGES:
+            return wide
+        return self._neighbours.edges(batch)
 
     def set(self, **keywords: Any) -> dict[str, Any]:
         """A calculator stays as it was made. Raises ValueError for any keyword."""
@@ -133,13 +158,6 @@ def _identity(model: str | Path | nn.Module) -> dict[str, Any]:
         return {"model": type(model).__name__, "version": version("ase-potnet"), "sha256": None}
     info = model_info(model)
     return {"model": str(model), "version": info.version, "sha256": info.sha256}
-
-
-def _batch(atoms: Atoms, dtype: torch.dtype, device: torch.device) -> AtomsBatch:
-    try:
-        return batch_structures(atoms, dtype=dtype, device=device)
-    except ValueError as error:
-        raise ValueError(str(error).replace("structures[0]", "atoms")) from error
 
 
 def _check_keywords(keywords: dict[str, Any]) -> None:

@@ -41,15 +41,21 @@ class CompiledStep:
         self.model: Any = model
         self._functions: dict[Flags, Any] = {}
         self._tables: tuple[bytes, SumTables, Flags] | None = None
+        self._known: Tensor | None = None  # numbers whose elements the model knows
         self._reason = _reason_against(model)
+        if self._reason:
+            warnings.warn(f"compile: goes on without, {self._reason}", stacklevel=3)
 
     def __call__(self, atoms: AtomsBatch, edges: Edges) -> Predictions | None:
         """Energies, forces and stress; None where the model itself has to do it.
 
-        Atoms must hold elements that the model knows, edges all neighbours up to its cut-off.
+        edges: all up to the model's cut-off. Raises ValueError for elements that the model does not know.
         """
         if self._reason or atoms.n_structures != 1 or not atoms.pbc.all() or not 2 <= len(atoms.numbers) <= LARGEST:
             return None
+        if self._known is not atoms.numbers:
+            self.model.require_elements(atoms.numbers)
+            self._known = atoms.numbers
         try:
             tables, flags = self._sum_tables(atoms)
             if flags not in self._functions:
@@ -84,7 +90,7 @@ def _reason_against(model: nn.Module) -> str:
 
 
 def _step(model: EquivariantPotNet, complete: Flags) -> Callable[..., tuple[Tensor | None, ...]]:
-    """The function to be compiled: tensors of ``_inputs`` to energy (1,), energies (T,), forces and stress (1, 3, 3)."""
+    """The function to be compiled: tensors of ``_inputs`` to energy (1,), energies (T,), forces, stress (1, 3, 3)."""
 
     def step(
         numbers: Tensor,
@@ -148,7 +154,7 @@ def _load_or_compile(model: EquivariantPotNet, complete: Flags, dtype: torch.dty
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
             _compile(_step(model, complete), dtype, made)
-            os.replace(made, path)
+            made.replace(path)
     run: Callable[..., list[Tensor]] = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1).run
     return run
 
@@ -157,7 +163,7 @@ def _compile(step: Callable[..., Any], dtype: torch.dtype, path: Path) -> None:
     import torch._inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    shapes = [[_SIZES.get(size, size) for size in shape] for shape in _SHAPES]  # type: ignore[call-overload]
+    shapes = [[size if isinstance(size, int) else _SIZES[size] for size in shape] for shape in _SHAPES]
     example = [torch.zeros(shape, dtype=dtype) for shape in shapes]
     for place in _INTEGERS:
         example[place] = example[place].long()
@@ -178,9 +184,14 @@ def _key(model: EquivariantPotNet, complete: Flags, dtype: torch.dtype) -> str:
         digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
     for source in sorted(Path(ase_potnet.__file__).parent.glob("*/**/*.py")):
         digest.update(source.read_bytes())
-    processor = Path("/proc/cpuinfo")
-    flags = [line for line in processor.read_text().splitlines() if line.startswith(("flags", "Features"))][:1] if processor.exists() else []
-    machine = (platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability(), *flags)
+    machine = (platform.machine(), torch.backends.cpu.get_cpu_capability(), *_processor_flags())
     settings = (model.config, complete, dtype, torch.get_num_threads(), torch.__version__, version("ase-potnet"))
     digest.update(repr((settings, machine)).encode())
     return digest.hexdigest()[:32]
+
+
+def _processor_flags() -> list[str]:
+    """What the processor can do, where the system says so."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    return [line for line in lines if line.startswith(("flags", "Features"))][:1]

@@ -106,8 +106,8 @@ class EquivariantPotNet(nn.Module):
     def forward(self, atoms: AtomsBatch, edges: Edges | None = None) -> Tensor:
         """Energy of every atom, eV. (T,)
 
-        edges: all local edges up to the cut-off, if they are known. Raises ValueError for elements that
-        the training set did not hold.
+        edges: all local edges up to the cut-off, if they are known; longer ones make no difference. Raises ValueError
+        for elements that the training set did not hold.
         """
         _, energies = self.features(atoms, edges)
         total: Tensor = energies + self.references.to(energies)[atoms.numbers]
@@ -115,7 +115,7 @@ class EquivariantPotNet(nn.Module):
 
     def features(self, atoms: AtomsBatch, edges: Edges | None = None) -> tuple[Tensor, Tensor]:
         """Invariant features (T, C) of the last layer, and energies without the references of the elements (T,), eV."""
-        self._require_elements(atoms.numbers)
+        self.require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
         return self.features_at(atoms, padded_places(edges, atoms, self.config.cutoff))
 
@@ -163,7 +163,8 @@ class EquivariantPotNet(nn.Module):
         if elements is not None:
             self.elements.copy_(elements)
 
-    def _require_elements(self, numbers: Tensor) -> None:
+    def require_elements(self, numbers: Tensor) -> None:
+        """Raises ValueError for elements that the training set did not hold."""
         known = self.elements[numbers.clamp(max=N_ELEMENTS - 1)] & (numbers < N_ELEMENTS)
         if not bool(known.all()):
             unknown = sorted({chemical_symbols[z] for z in numbers[~known].tolist()})

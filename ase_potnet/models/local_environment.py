@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -38,16 +39,26 @@ class Places:
         return between + torch.baddbmm(self.offsets, self.images, atoms.cell[atoms.batch])
 
 
+_PLACES: WeakKeyDictionary[Edges, tuple[float, Places]] = WeakKeyDictionary()
+
+
 def padded_places(edges: Edges, atoms: AtomsBatch, cutoff: float) -> Places:
-    """Places from edges sorted by receiver."""
-    n_atoms = len(atoms.numbers)
+    """Places from edges sorted by receiver, made once for edges that are used again. Edges may exceed the cut-off."""
+    made_for, places = _PLACES.get(edges, (None, None))
+    if places is None or made_for != cutoff:
+        places = _make_places(edges, len(atoms.numbers), bool(atoms.pbc.any()), cutoff)
+        _PLACES[edges] = (cutoff, places)
+    return places
+
+
+def _make_places(edges: Edges, n_atoms: int, periodic: bool, cutoff: float) -> Places:
     counts = torch.bincount(edges.receiver, minlength=n_atoms)
     n_places = max(2, int(counts.max()))  # one place would be another shape to a compiler
     first = torch.cumsum(counts, 0) - counts
     index = torch.arange(len(edges), device=counts.device) - first[edges.receiver] + edges.receiver * n_places
     senders = torch.arange(n_atoms, device=index.device).repeat_interleave(n_places).index_copy_(0, index, edges.sender)
     images = None
-    if atoms.pbc.any():
+    if periodic:
         images = edges.image.new_zeros(n_atoms * n_places, 3).index_copy_(0, index, edges.image).view(n_atoms, -1, 3)
     offsets = edges.image.new_zeros(n_atoms * n_places, 3)
     offsets[:, 2] = cutoff

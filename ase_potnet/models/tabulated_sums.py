@@ -15,7 +15,7 @@ from torch import Tensor
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.lattice.pair_sums import pair_costs
 from ase_potnet.lattice.pair_vectors import distinct_pairs
-from ase_potnet.lattice.plan import Plan, constants_of, plan_sums
+from ase_potnet.lattice.plan import constants_of, plan_sums
 from ase_potnet.lattice.potentials.base import Primitive, decompose, radial_values
 from ase_potnet.lattice.structures import Structures
 from ase_potnet.models.layers import sum_tolerance
@@ -74,7 +74,7 @@ def make_tables(potentials: SitePotentials, atoms: AtomsBatch) -> tuple[SumTable
     (plan,) = plan_sums(structures, decomposition, tolerance, pair_costs, atoms.dtype == torch.float32)
     scale = float(plan.scale[0])
     norms = constants_of(decomposition)
-    rows = []
+    rows: list[list[float]] = []
     for primitive, factor in zip(decomposition.primitives, norms.norm * scale ** (2 * norms.p), strict=True):
         alpha = primitive.alpha / scale
         split = not plan.complete[len(rows)]
