@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, Parameters, all_changes
+from ase.data import chemical_symbols
 from torch import nn
 
 from ase_potnet.evaluation import DTYPES, load_potential, split_results
@@ -21,12 +22,12 @@ from ase_potnet.graph import AtomsBatch, Edges, NeighbourList, batch_structures
 from ase_potnet.models.compiled import CompiledStep
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
+from ase_potnet.models.local_environment import Places, padded_places
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
 
 _ASE_KEYWORDS = ("atoms", "label", "directory", "restart")
 _CLOSEST = 0.3  # Å
-_FEW_EDGES = 2000
 
 
 class PotNetCalculator(Calculator):
@@ -86,6 +87,7 @@ class PotNetCalculator(Calculator):
         self._device, self._dtype = pick_device(device), DTYPES[dtype]
         self._neighbours = NeighbourList(network.config.cutoff, skin)
         self._last: tuple[Any, AtomsBatch] | None = None
+        self._places: tuple[Edges, Places] | None = None
 
     def calculate(
         self,
@@ -100,13 +102,12 @@ class PotNetCalculator(Calculator):
         self.results = {}
         batch = self._batch(self.atoms)
         periodic = bool(batch.pbc.all())
-        edges = self._edges(batch)
-        if self._neighbours.may_hold_closer(_CLOSEST):
-            _check_distances(edges.vectors(batch), self.atoms, edges.receiver, edges.sender)
-
-        found = self._compiled(batch, edges) if self._compiled is not None else None
+        neighbours = self._find_neighbours(batch)
+        found = None
+        if self._compiled is not None and isinstance(neighbours, Places):
+            found = self._compiled(batch, neighbours)
         if found is None:
-            found = differentiate(lambda moved: self.model(moved, edges), batch, forces=True, stress=periodic)
+            found = differentiate(lambda moved: self.model(moved, neighbours), batch, stress=periodic)
         (result,) = split_results(batch, found)
         if not np.isfinite(result.energy):
             raise ValueError("atoms: the energy is not finite; are atoms too close to one another?")
@@ -130,12 +131,17 @@ class PotNetCalculator(Calculator):
         self._last = (key, batch)
         return batch
 
-    def _edges(self, batch: AtomsBatch) -> Edges:
-        """All edges up to the cut-off, with those of the skin where sorting them out would take longer."""
+    def _find_neighbours(self, batch: AtomsBatch) -> Edges | Places:
+        """All neighbours up to the cut-off. Raises ValueError where two atoms nearly coincide."""
         wide = self._neighbours.wide_edges(batch)
-        if isinstance(self.model, EquivariantPotNet) and len(wide) <= _FEW_EDGES:
-            return wide
-        return self._neighbours.edges(batch)
+        if self._neighbours.may_hold_closer(_CLOSEST):
+            _check_distances(wide.vectors(batch), batch.numbers, wide)
+        cutoff = self._neighbours.cutoff
+        if not isinstance(self.model, EquivariantPotNet):
+            return self._neighbours.edges(batch)
+        if self._places is None or self._places[0] is not wide:
+            self._places = (wide, padded_places(wide, batch, cutoff).sorted(batch))
+        return self._places[1].within(batch, cutoff)
 
     def set(self, **keywords: Any) -> dict[str, Any]:
         """A calculator stays as it was made. Raises ValueError for any keyword."""
@@ -172,14 +178,14 @@ def _check_keywords(keywords: dict[str, Any]) -> None:
             raise ValueError(f"PotNetCalculator has no keyword {keyword!r}{hint}; it has {', '.join(known)}")
 
 
-def _check_distances(vectors: torch.Tensor, atoms: Atoms, receiver: torch.Tensor, sender: torch.Tensor) -> None:
+def _check_distances(vectors: torch.Tensor, numbers: torch.Tensor, edges: Edges) -> None:
     """Raises ValueError where two atoms nearly coincide."""
     if len(vectors) == 0:
         return
     distance, edge = (vectors * vectors).sum(1).sqrt().min(0)
     if float(distance) < _CLOSEST:
-        i, j = int(receiver[edge]), int(sender[edge])
+        i, j = int(edges.receiver[edge]), int(edges.sender[edge])
         raise ValueError(
-            f"atoms: {atoms.symbols[i]} (atom {i}) and {atoms.symbols[j]} (atom {j}) are {float(distance):.3f} Å "
-            f"apart; wanted at least {_CLOSEST} Å"
+            f"atoms: {chemical_symbols[numbers[i]]} (atom {i}) and {chemical_symbols[numbers[j]]} (atom {j}) are "
+            f"{float(distance):.3f} Å apart; wanted at least {_CLOSEST} Å"
         )

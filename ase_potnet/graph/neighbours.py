@@ -19,9 +19,9 @@ _BLOCK = 1 << 18  # distances looked at together
 _LARGE = 1 << 19  # distances of one structure above which a cell list is faster, on the host
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Edges:
-    """Directed edges j -> i, sorted by the receiver i, then by the sender j; equal only to themselves.
+    """Directed edges j -> i, sorted by the receiver i, then by the sender j.
 
     receiver: (E,) atom i
     sender: (E,) atom j

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 import ase_potnet
-from ase_potnet.graph import AtomsBatch, Edges
+from ase_potnet.graph import AtomsBatch
 from ase_potnet.models.derivatives import Predictions, differentiate
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.models.layers import recorded_for_compiler
-from ase_potnet.models.local_environment import Places, padded_places
+from ase_potnet.models.local_environment import Places
 from ase_potnet.models.tabulated_sums import SumTables, TabulatedPotentials, make_tables
 
 LARGEST = 64  # atoms up to which one function of everything, pairs included, is worth it
@@ -46,10 +46,10 @@ class CompiledStep:
         if self._reason:
             warnings.warn(f"compile: goes on without, {self._reason}", stacklevel=3)
 
-    def __call__(self, atoms: AtomsBatch, edges: Edges) -> Predictions | None:
+    def __call__(self, atoms: AtomsBatch, places: Places) -> Predictions | None:
         """Energies, forces and stress; None where the model itself has to do it.
 
-        edges: all up to the model's cut-off. Raises ValueError for elements that the model does not know.
+        places: all neighbours up to the model's cut-off. Raises ValueError for elements that the model does not know.
         """
         if self._reason or atoms.n_structures != 1 or not atoms.pbc.all() or not 2 <= len(atoms.numbers) <= LARGEST:
             return None
@@ -60,7 +60,6 @@ class CompiledStep:
             tables, flags = self._sum_tables(atoms)
             if flags not in self._functions:
                 self._functions[flags] = _load_or_compile(self.model, flags, atoms.dtype)
-            places = padded_places(edges, atoms, self.model.config.cutoff)
             return Predictions(*self._functions[flags](_inputs(atoms, places, tables)))
         except Exception as error:
             reason = str(error).strip().splitlines()

@@ -103,7 +103,7 @@ class EquivariantPotNet(nn.Module):
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("elements", torch.arange(N_ELEMENTS) > 0)
 
-    def forward(self, atoms: AtomsBatch, edges: Edges | None = None) -> Tensor:
+    def forward(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> Tensor:
         """Energy of every atom, eV. (T,)
 
         edges: all local edges up to the cut-off, if they are known; longer ones make no difference. Raises ValueError
@@ -113,11 +113,12 @@ class EquivariantPotNet(nn.Module):
         total: Tensor = energies + self.references.to(energies)[atoms.numbers]
         return total
 
-    def features(self, atoms: AtomsBatch, edges: Edges | None = None) -> tuple[Tensor, Tensor]:
+    def features(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> tuple[Tensor, Tensor]:
         """Invariant features (T, C) of the last layer, and energies without the references of the elements (T,), eV."""
         self.require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
-        return self.features_at(atoms, padded_places(edges, atoms, self.config.cutoff))
+        places = edges if isinstance(edges, Places) else padded_places(edges, atoms, self.config.cutoff)
+        return self.features_at(atoms, places)
 
     def features_at(
         self,

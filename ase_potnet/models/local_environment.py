@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -38,27 +37,37 @@ class Places:
             return between + shifts.view_as(between)
         return between + torch.baddbmm(self.offsets, self.images, atoms.cell[atoms.batch])
 
+    @torch.no_grad()
+    def sorted(self, atoms: AtomsBatch) -> Places:
+        """The same with the nearest neighbours first."""
+        vectors = self.vectors(atoms)
+        order = (vectors * vectors).sum(2).argsort(dim=1)
+        triples = order[..., None].expand(-1, -1, 3)
+        images = None if self.images is None else self.images.gather(1, triples)
+        return Places(self.senders.gather(1, order), images, self.offsets.gather(1, triples))
 
-_PLACES: WeakKeyDictionary[Edges, tuple[float, Places]] = WeakKeyDictionary()
+    @torch.no_grad()
+    def within(self, atoms: AtomsBatch, cutoff: float) -> Places:
+        """The same without the last columns in which no neighbour is closer than the cut-off."""
+        vectors = self.vectors(atoms)
+        columns = torch.nonzero(((vectors * vectors).sum(2) < cutoff * cutoff).any(0))
+        n = max(2, int(columns[-1]) + 1 if len(columns) else 0)
+        if n == self.senders.shape[1]:
+            return self
+        images = None if self.images is None else self.images[:, :n].contiguous()
+        return Places(self.senders[:, :n].contiguous(), images, self.offsets[:, :n].contiguous())
 
 
 def padded_places(edges: Edges, atoms: AtomsBatch, cutoff: float) -> Places:
-    """Places from edges sorted by receiver, made once for edges that are used again. Edges may exceed the cut-off."""
-    made_for, places = _PLACES.get(edges, (None, None))
-    if places is None or made_for != cutoff:
-        places = _make_places(edges, len(atoms.numbers), bool(atoms.pbc.any()), cutoff)
-        _PLACES[edges] = (cutoff, places)
-    return places
-
-
-def _make_places(edges: Edges, n_atoms: int, periodic: bool, cutoff: float) -> Places:
+    """Places from edges sorted by receiver; edges may exceed the cut-off."""
+    n_atoms = len(atoms.numbers)
     counts = torch.bincount(edges.receiver, minlength=n_atoms)
     n_places = max(2, int(counts.max()))  # one place would be another shape to a compiler
     first = torch.cumsum(counts, 0) - counts
     index = torch.arange(len(edges), device=counts.device) - first[edges.receiver] + edges.receiver * n_places
     senders = torch.arange(n_atoms, device=index.device).repeat_interleave(n_places).index_copy_(0, index, edges.sender)
     images = None
-    if periodic:
+    if atoms.pbc.any():
         images = edges.image.new_zeros(n_atoms * n_places, 3).index_copy_(0, index, edges.image).view(n_atoms, -1, 3)
     offsets = edges.image.new_zeros(n_atoms * n_places, 3)
     offsets[:, 2] = cutoff

@@ -19,6 +19,7 @@ from ase_potnet.models import build_model, compiled
 from ase_potnet.models.compiled import CompiledStep
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
+from ase_potnet.models.local_environment import padded_places
 
 from .crystals import CRYSTALS, rewritten
 
@@ -82,7 +83,8 @@ def test_the_function_to_be_compiled(alpha: float, complete: tuple[bool, ...], m
     function = CompiledStep(model)
     for name, atoms in crystals().items():
         batch = batch_structures(atoms)
-        found = function(batch, local_edges(batch, model.config.cutoff + 0.3))
+        places = padded_places(local_edges(batch, model.config.cutoff + 0.3), batch, model.config.cutoff)
+        found = function(batch, places)
         wanted = differentiate(model, batch)
         assert found is not None
         for part, value in vars(wanted).items():
