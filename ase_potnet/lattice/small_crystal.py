@@ -20,7 +20,7 @@ from ase_potnet.lattice.buckets import gather_bucket
 from ase_potnet.lattice.pair_vectors import distinct_pairs
 from ase_potnet.lattice.plan import Plan, constants_of
 from ase_potnet.lattice.potentials.base import Decomposition, Primitive
-from ase_potnet.lattice.primitive_sums import primitive_pair_sums
+from ase_potnet.lattice.primitive_sums import primitive_pair_sums, slots_of_pairs
 from ase_potnet.lattice.reduction import dual_basis
 from ase_potnet.lattice.special import Radial
 from ase_potnet.lattice.structures import Structures
@@ -141,7 +141,7 @@ def _crystal(
     lattice = to_lattice @ cell
     dual = dual_basis(lattice[None])[0]
     indices = 2 * math.pi * plan.waves.points
-    first, second, slots = _pairs(n_atoms, device)
+    first, second = (torch.cat((pair.new_zeros(1), pair)) for pair in distinct_pairs(n_atoms, device))
 
     def on_device(values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(values).to(device=device, dtype=dtype)
@@ -160,17 +160,8 @@ def _crystal(
         waves=on_device(np.ascontiguousarray((indices @ dual).T)),
         first=first,
         second=second,
-        slots=slots,
+        slots=slots_of_pairs(n_atoms, device),
     )
-
-
-@lru_cache(maxsize=64)
-def _pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    first, second = (torch.cat((pair.new_zeros(1), pair)) for pair in distinct_pairs(n, device))
-    slots = torch.zeros(n, n, dtype=torch.int64, device=device)
-    slots[first, second] = slots[second, first] = torch.arange(len(first), device=device)
-    slots[0, 0] = 0
-    return first, second, slots.view(-1)
 
 
 class _PairSums(torch.autograd.Function):
