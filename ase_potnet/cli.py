@@ -110,7 +110,7 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 def label(
     source: Annotated[list[str], typer.Argument(metavar="IN... OUT", help="structures to label; folder to write to")],
     calculator: Annotated[str, typer.Option("--calculator", "-c", help="module:factory[,key=value,...] or ,{json}")],
-    perturb: Annotated[str, typer.Option("--perturb", "-p", help="none, default, phonon, or a YAML file")] = "none",
+    perturb: Annotated[str, typer.Option("--perturb", "-p", help="none, default, phonon, displaced, or a YAML file")] = "none",
     frames: Annotated[int | None, typer.Option(help="frames a structure, in place of the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="in place of the recipe's")] = None,
     elements: Annotated[str | None, typer.Option(help="only structures of these, such as Al,Cu,O")] = None,
