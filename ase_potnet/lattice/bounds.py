@@ -62,7 +62,10 @@ class MixtureTail:
 def gaussian_cutoff(
     factor: Any, q: Any, shift: Any, covering: Any, volume: Any, d: int, tolerance: Any, xp: Any = np
 ) -> Any:
-    """Cut-off just large enough that the tail of ``MixtureTail`` is at most ``tolerance``; arrays or, with NUMBERS, numbers."""
+    """Cut-off just large enough that the tail of ``MixtureTail`` is at most ``tolerance``.
+
+    Arrays, or with NUMBERS single numbers.
+    """
     constant = xp.log(factor * (UNIT_BALL[d] / volume) / tolerance + 1e-300) - shift
     offset = shift - xp.maximum(q - 1, 0.0)
     lowest = xp.maximum(q, 0.0) + 1.5

@@ -62,6 +62,7 @@ class Plan:
     axes: Integers  # (S, d) rows of the cell that are periodic
     transform: Integers  # (S, d, d) reduced basis = transform @ cell[axes]
     basis: Array  # (S, d, 3) reduced basis, reduced units
+    dual: Array  # (S, d, 3) dual basis, reduced units
     scale: Array  # (S,) sqrt(eta), 1/Å
     volume: Array  # (S,) of the cell, reduced units
     covering: Array  # (S,) covering radius bound of the lattice, reduced units
@@ -153,6 +154,7 @@ def _plan_crystal(
         axes=_ALL_AXES,
         transform=np.array([lattice.transform], dtype=np.int64),
         basis=basis,
+        dual=dual,
         scale=np.array([scale]),
         volume=np.array([lattice.volume * scale**3]),
         covering=np.array([lattice.covering * scale]),
@@ -194,7 +196,7 @@ def _make_plans(
             members = np.array(some)
             part = lattices if len(some) == len(index) else lattices.take(members)
             plan = _draft(part, index[members], axes[members], scale[members], farthest[members], flags, tolerance)
-            plans.append(_finish_plan(plan, part.dual / plan.scale[:, None, None], decomposition))
+            plans.append(_finish_plan(plan, decomposition))
     return plans
 
 
@@ -250,6 +252,7 @@ class Constants:
     alpha: Array
     norm: Array
     strength: Array  # norm times the largest weight in a potential
+    own: Array  # size of the long range at r = 0, reduced units
 
 
 @lru_cache(maxsize=64)
@@ -262,6 +265,7 @@ def constants_of(decomposition: Decomposition) -> Constants:
         alpha=np.array([[primitive.alpha] for primitive in primitives]),
         norm=norm,
         strength=norm * np.array(weights)[:, None],
+        own=np.array([[abs(1 / primitive.p) if primitive.alpha == 0 else 1.0] for primitive in primitives]),
     )
 
 
@@ -333,6 +337,7 @@ def _draft(
         axes=axes,
         transform=lattices.transform,
         basis=lattices.basis * scale[:, None, None],
+        dual=lattices.dual / scale[:, None, None],
         scale=scale,
         volume=lattices.volume * scale**d,
         covering=lattices.covering * scale,
@@ -346,16 +351,16 @@ def _draft(
     )
 
 
-def _finish_plan(plan: Plan, dual: Array, decomposition: Decomposition) -> Plan:
-    """Cut-offs of the split primitives, images and wave vectors. dual: (S, d, 3), reduced units"""
+def _finish_plan(plan: Plan, decomposition: Decomposition) -> Plan:
+    """Cut-offs of the split primitives, images and wave vectors."""
     if plan.d == 0:
         return plan
     cutoff, wave_cutoff, waves = plan.cutoff, plan.wave_cutoff, plan.waves
     if plan.split:
         solved = mixture_tails(plan, decomposition).solve(0.5 * plan.tolerance).reshape(2, -1, len(cutoff)).max(axis=1)
         cutoff, wave_cutoff = np.maximum(cutoff, solved[0]), solved[1]
-        waves = wave_vectors(plan.basis, dual, np.zeros(len(cutoff)), wave_cutoff)
-    images = lattice_images(plan.basis, dual, cutoff)
+        waves = wave_vectors(plan.basis, plan.dual, np.zeros(len(cutoff)), wave_cutoff)
+    images = lattice_images(plan.basis, plan.dual, cutoff)
     return replace(plan, cutoff=cutoff, wave_cutoff=wave_cutoff, waves=waves, images=images)
 
 

@@ -70,7 +70,7 @@ def site_sums(
     for plan in plans:
         check_reachable(plan, decomposition, structures.positions.dtype)
         if not field and is_small_crystal(structures, plans):
-            pairs = small_crystal_sums(structures, plan, decomposition).permute(2, 0, 1)
+            pairs = small_crystal_sums(structures, plan, decomposition)
             pieces.append((pairs @ flat).transpose(0, 1)[:, None])  # (n, 1, p, C)
             owners.append(torch.arange(len(flat), device=flat.device))
             continue

@@ -31,7 +31,7 @@ def plans(cells: np.ndarray, potentials: tuple[Potential, ...], tolerance: float
 
 
 @pytest.mark.parametrize("kind", POTENTIALS)
-@pytest.mark.parametrize("tolerance, dtype", [(1e-3, torch.float32), (1e-4, torch.float64), (1e-11, torch.float64)])
+@pytest.mark.parametrize(("tolerance", "dtype"), [(1e-3, torch.float32), (1e-4, torch.float64), (1e-11, torch.float64)])
 def test_one_crystal_as_in_a_batch(kind: str, tolerance: float, dtype: torch.dtype) -> None:
     generator = np.random.default_rng(5)
     for number in range(20):
