@@ -20,8 +20,8 @@ from ase_potnet.lattice.structures import Structures
 
 Integers = NDArray[np.int64]
 
-_OVERHEAD = 2.5e5  # ns of fixed cost of one bucket
-_LARGEST_BUCKET = 1 << 19  # plane-wave values held at a time
+_OVERHEAD = 5e5  # ns of fixed cost of one bucket
+_LARGEST_BUCKET = 1 << 20  # plane-wave values held at a time
 _SMALL_BATCH = 5e6  # ns of work that cannot need much memory
 
 
