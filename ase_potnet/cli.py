@@ -13,7 +13,6 @@ app = typer.Typer(
     name="potnet",
     help="Networks on complete interatomic potentials of crystals.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -32,7 +31,9 @@ def main(args: list[str] | None = None) -> None:
         if extra is None:
             raise
         _fail(f"{error.name} is not installed: pip install 'ase-potnet[{extra}]'")
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ValueError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted")
@@ -41,6 +42,23 @@ def main(args: list[str] | None = None) -> None:
 def _fail(message: str) -> NoReturn:
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
     raise SystemExit(2)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"potnet {version('ase-potnet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -78,7 +96,9 @@ def _overrides(settings: list[str]) -> dict[str, Any]:
 def evaluate(
     model: Annotated[str, typer.Option("--model", "-m", help="packaged model or model folder")],
     data: Annotated[list[str], typer.Option("--data", "-d", help="file, folder or pattern; may be repeated")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for CSV, JSON and picture")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", file_okay=False, help="folder for CSV, JSON and picture")
+    ] = None,
     kind: Annotated[str, typer.Option(help="of the data, if it is not recognised")] = "auto",
     target: Annotated[list[str], typer.Option(help="name=field: what a target is called in the data")] = [],  # noqa: B006
     split: Annotated[Path | None, typer.Option(help="JSON file with ids of train, val and test")] = None,
@@ -110,7 +130,9 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 def label(
     source: Annotated[list[str], typer.Argument(metavar="IN... OUT", help="structures to label; folder to write to")],
     calculator: Annotated[str, typer.Option("--calculator", "-c", help="module:factory[,key=value,...] or ,{json}")],
-    perturb: Annotated[str, typer.Option("--perturb", "-p", help="none, default, phonon, or a YAML file")] = "none",
+    perturb: Annotated[
+        str, typer.Option("--perturb", "-p", help="none, default, phonon, displaced, or a YAML file")
+    ] = "none",
     frames: Annotated[int | None, typer.Option(help="frames a structure, in place of the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="in place of the recipe's")] = None,
     elements: Annotated[str | None, typer.Option(help="only structures of these, such as Al,Cu,O")] = None,
@@ -141,18 +163,26 @@ def label(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="structure files that ASE reads, or folders of them")],
-    property_: Annotated[str, typer.Option("--property", "-p")] = "formation_energy_per_atom",
+    files: Annotated[list[Path], typer.Argument(help="structure files, or folders of them")],
+    property_: Annotated[
+        str | None,
+        typer.Option("--property", "-p", help="default: formation_energy_per_atom, or the only one of the model"),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="packaged model or model folder")] = None,
     format_: Annotated[str, typer.Option("--format", "-f", help="table, csv or json")] = "table",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="file; default: standard output")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="file; default: standard output")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Predict a property of structures."""
-    from ase_potnet.structure_files import predict_files, write_rows
+    from ase_potnet.structure_files import check_format, predict_files, write_rows
 
-    rows, unit, failures = predict_files(files, property_, model, device=device)
-    text = write_rows(rows, property_, unit, format_)
+    check_format(format_)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    rows, name, unit, failures = predict_files(files, property_, model, device=device)
+    text = write_rows(rows, name, unit, format_)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -164,8 +194,33 @@ def predict(
 
 
 @app.command()
+def relax(
+    file: Annotated[Path, typer.Argument(help="structure file of a crystal")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="default: beside it, NAME_relaxed")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="packaged model or model folder")] = "default",
+    cell: Annotated[bool, typer.Option(help="relax the cell, too")] = True,
+    fmax: Annotated[
+        float, typer.Option(help="largest force to leave, eV/Å; stress counts as force on the cell")
+    ] = 0.01,
+    max_steps: Annotated[int, typer.Option(help="of the optimiser")] = 500,
+    device: Device = "auto",
+) -> None:
+    """Relax a crystal, keeping its symmetry. For many crystals: potnet screen --do relax."""
+    from ase_potnet.structure_files import relax_file
+
+    text, converged = relax_file(
+        file, output, model=model, cell=cell, fmax=fmax, max_steps=max_steps, device=device,
+    )  # fmt: skip
+    typer.echo(text, nl=False)
+    if not converged:
+        raise typer.Exit(1)
+
+
+@app.command()
 def phonon(
-    file: Annotated[Path, typer.Argument(help="structure file that ASE reads")],
+    file: Annotated[Path, typer.Argument(help="structure file of a crystal")],
     model: Annotated[str, typer.Option("--model", "-m", help="packaged model or model folder")] = "default",
     supercell: Annotated[str, typer.Option(help="auto, least height in Å such as 12.0, or 3 or 9 integers")] = "auto",
     mesh: Annotated[str, typer.Option(help="of wave vectors: 3 integers, or a length in Å")] = "100",
@@ -173,7 +228,7 @@ def phonon(
     relax: Annotated[bool, typer.Option(help="relax atoms and cell first")] = True,
     method: Annotated[str, typer.Option(help="finite displacements, or analytic second derivatives")] = "finite",
     plot: Annotated[bool, typer.Option(help="draw bands and DOS")] = True,
-    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write to")] = Path(),
+    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="folder to write to")] = Path(),
     device: Device = "auto",
 ) -> None:
     """Phonons of a crystal: phonopy_params.yaml, picture of bands and DOS, thermal properties."""
@@ -189,7 +244,7 @@ def phonon(
 @app.command()
 def screen(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="files, folders or patterns")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="SQLite file of results; the same command goes on")],
+    out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="SQLite file of results")],
     do: Annotated[str, typer.Option("--do", help="tasks in their order, such as relax,energy,hull")] = "relax,energy",
     model: Annotated[str, typer.Option("--model", "-m", help="packaged model or model folder")] = "default",
     set_: Annotated[list[str], typer.Option("--set", "-s", help="task.option=value, such as relax.fmax=0.01")] = [],  # noqa: B006
@@ -202,7 +257,10 @@ def screen(
     shard: Annotated[int, typer.Option(help="crystals of a shard, with processes or config")] = 1000,
     device: Device = "auto",
 ) -> None:
-    """Screen thousands of crystals: relaxation, energies, properties, hull, elasticity, phonon stability."""
+    """Screen thousands of crystals: relaxation, energies, properties, hull, elasticity, phonon stability.
+
+    The same command again goes on after an interruption, and repeats nothing.
+    """
     from ase_potnet.screening.command import run_screen
 
     summary = run_screen(
@@ -215,7 +273,9 @@ def screen(
 @app.command()
 def report(
     results: Annotated[Path, typer.Argument(help="file of results that `potnet screen` wrote")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="default: beside it, .html")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="default: beside it, .html")
+    ] = None,
 ) -> None:
     """One page of a screening: distributions, hull, failures, a table, structures; opens without network."""
     from ase_potnet.screening.report import write_report

@@ -111,7 +111,10 @@ def model_for(property: str) -> ModelInfo:  # noqa: A002
 def target_column(info: ModelInfo, property: str) -> int:  # noqa: A002
     """Which output of a model a property is. Raises ValueError with the names that there are."""
     if info.task != "property":
-        raise ValueError(f"model: {info.name} is an interatomic potential, it predicts energies: use evaluate()")
+        raise ValueError(
+            f"model: {info.name} is an interatomic potential; for energies use PotNetCalculator, ase_potnet.evaluate() "
+            "or `potnet screen --do energy`"
+        )
     names = [target.name for target in info.targets]
     if property not in names:
         raise ValueError(f"property: the model {info.name} predicts {', '.join(names)}, got {property!r}")
@@ -119,15 +122,18 @@ def target_column(info: ModelInfo, property: str) -> int:  # noqa: A002
 
 
 def pick_device(device: torch.device | str) -> torch.device:
-    """The device; "auto" is a GPU if there is one."""
+    """The device; "auto" is a GPU if there is one. Raises ValueError for one that is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
             f"device: wanted 'auto' or a device of torch such as 'cpu' or 'cuda', got {device!r}"
         ) from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: torch finds {torch.cuda.device_count()} CUDA devices, got {str(device)!r}")
+    return place
 
 
 def check_batch_size(batch_size: int | Literal["auto"]) -> None:

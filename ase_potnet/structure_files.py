@@ -1,4 +1,4 @@
-"""Structure files from the command line: reading them one after the other, and tables of what was predicted."""
+"""Structure files from the command line: what `potnet predict` and `potnet relax` read and write."""
 
 from __future__ import annotations
 
@@ -6,26 +6,37 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ase import Atoms
 
 from ase_potnet.prediction import StructureError, model_for, pick_device, predict_batches, target_column
-from ase_potnet.pretrained import load_model, model_info
+from ase_potnet.pretrained import ModelInfo, load_model, model_info
+from ase_potnet.readers.entry import reason_of
+from ase_potnet.readers.files import plain_suffix, stem
+from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
+from ase_potnet.readers.structures import check
+from ase_potnet.screening.sources import COLLECTIONS, SEVERAL, file_entries
+
+if TYPE_CHECKING:
+    from ase_potnet.integrations.relaxation import Relaxation
 
 Row = tuple[str, str, float]  # structure, formula, value
 FORMATS = ("table", "csv", "json")
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """The files, and those in folders whose name does not begin with a point. Raises ValueError for a missing one."""
+    """The files, and the structure files in folders, by their names. Raises ValueError for a missing one."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and _is_structure_file(file))
             if not inside:
-                raise ValueError(f"files: the folder {path} is empty")
+                raise ValueError(f"files: no structure files in the folder {path}")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -34,51 +45,93 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
+def _is_structure_file(file: Path) -> bool:
+    return not file.name.startswith(".") and (is_structure_file(file) or plain_suffix(file) in SUFFIXES)
+
+
 def read_structures(files: Iterable[Path], failures: list[str]) -> Iterator[tuple[str, Atoms]]:
     """Name and structure of every frame of the files; what cannot be read is noted."""
-    from ase.io import iread
-
     for file in files:
         count = 0
         try:
-            for count, atoms in enumerate(iread(file, index=":"), start=1):
-                yield (str(file) if count == 1 else f"{file}#{count}"), atoms
-        except Exception as error:  # ASE's readers raise anything
-            failures.append(f"{file}: {' '.join(str(error).split()) or type(error).__name__}")
+            for count, (own_name, build) in enumerate(_frames(file), start=1):
+                name = own_name or (str(file) if count == 1 else f"{file}#{count}")
+                try:
+                    yield name, _checked(build)
+                except Exception as error:  # parsers raise anything
+                    failures.append(f"{name}: {reason_of(error)}")
+        except Exception as error:  # damaged from here on
+            failures.append(f"{file}: {reason_of(error)}")
             continue
         if count == 0:
             failures.append(f"{file}: no structure in it")
 
 
+def _frames(file: Path) -> Iterator[tuple[str | None, Callable[[], Atoms]]]:
+    """The name of its own, where it has one, and the structure, not yet built, of every frame of a file."""
+    suffix = plain_suffix(file)
+    if suffix in COLLECTIONS:
+        yield from ((entry.id, entry.build) for entry in file_entries(file, str(file)))
+    elif suffix in SEVERAL or _is_structure_file(file):
+        yield from ((None, entry.build) for entry in file_entries(file, str(file)))
+    else:
+        from ase.io import iread
+
+        for atoms in iread(file, index=":"):
+            yield None, atoms.copy
+
+
+def _checked(build: Callable[[], Atoms]) -> Atoms:
+    """The structure. Raises ValueError if it cannot be right."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # parsers remark on names of space groups and the like
+        atoms = build()
+    check(atoms)
+    return atoms
+
+
 def predict_files(
     paths: Iterable[Path],
-    property: str,  # noqa: A002
+    property: str | None,  # noqa: A002
     model: str | None,
     *,
     device: str = "auto",
-) -> tuple[list[Row], str, list[str]]:
-    """Predictions for all structures in files: rows, the unit, and what could not be read or predicted."""
-    info = model_for(property) if model is None else model_info(model)
-    column = target_column(info, property)
+) -> tuple[list[Row], str, str, list[str]]:
+    """Predictions for all structures in files.
+
+    Args:
+        property: None: the formation energy per atom; of a model of the user's own, its only target.
+
+    Returns:
+        rows, the property, its unit, and what could not be read or predicted
+    """
+    info = model_for(property or "formation_energy_per_atom") if model is None else model_info(model)
+    chosen = property or _only_target(info)
+    column = target_column(info, chosen)
+    place = pick_device(device)
     failures: list[str] = []
     items = list(read_structures(_tracked(find_files(paths)), failures))
-    place = pick_device(device)
     network = load_model(info.folder, device=place)
     rows: list[Row] = []
     while len(rows) < len(items):
-        rest = items[len(rows) :]
+        start = len(rows)
         try:
-            for values in predict_batches(network, [atoms for _, atoms in rest], device=place):
+            for values in predict_batches(network, [atoms for _, atoms in items[start:]], device=place):
                 done = items[len(rows) : len(rows) + len(values)]
                 rows += [
                     (name, atoms.get_chemical_formula(mode="metal"), float(row[column]))
                     for (name, atoms), row in zip(done, values, strict=True)
                 ]
         except StructureError as error:
-            name, _ = rest[error.index]
+            name, _ = items.pop(start + error.index)
             failures.append(f"{name}: {error.reason}")
-            items = [item for item in items if item[0] != name]
-    return rows, info.targets[column].unit, failures
+    return rows, chosen, info.targets[column].unit, failures
+
+
+def _only_target(info: ModelInfo) -> str:
+    """The property to predict where none was named."""
+    names = [target.name for target in info.targets]
+    return names[0] if len(names) == 1 else "formation_energy_per_atom"
 
 
 def _tracked(files: Sequence[Path]) -> Iterable[Path]:
@@ -91,10 +144,15 @@ def _tracked(files: Sequence[Path]) -> Iterable[Path]:
     return track(files, "reading", console=Console(file=sys.stderr), transient=True)
 
 
-def write_rows(rows: Sequence[Row], property: str, unit: str, form: str) -> str:  # noqa: A002
-    """The rows as a table, CSV or JSON."""
+def check_format(form: str) -> None:
+    """Raises ValueError for an unknown format of a table."""
     if form not in FORMATS:
         raise ValueError(f"--format: wanted one of {', '.join(FORMATS)}, got {form!r}")
+
+
+def write_rows(rows: Sequence[Row], property: str, unit: str, form: str) -> str:  # noqa: A002
+    """The rows as a table, CSV or JSON."""
+    check_format(form)
     if form == "json":
         items = [{"structure": name, "formula": formula, property: value} for name, formula, value in rows]
         return json.dumps({"unit": unit, "predictions": items}, indent=2) + "\n"
@@ -108,3 +166,55 @@ def write_rows(rows: Sequence[Row], property: str, unit: str, form: str) -> str:
     middle = max([len("formula"), *(len(formula) for _, formula, _ in rows)])
     head = f"{'structure':{width}}  {'formula':{middle}}  {property}{f' ({unit})' if unit else ''}\n"
     return head + "".join(f"{name:{width}}  {formula:{middle}}  {value:.5f}\n" for name, formula, value in rows)
+
+
+def relax_file(
+    file: Path, output: Path | None, *, model: str, cell: bool, fmax: float, max_steps: int, device: str
+) -> tuple[str, bool]:
+    """Relax the crystal of a file and write it beside, or to the output, in the format of its name.
+
+    Returns:
+        what was found, as text, and whether fmax was reached
+    """
+    from ase.io import write
+
+    from ase_potnet.integrations.relaxation import relax
+
+    if not file.is_file():
+        raise ValueError(f"FILE: no file {file}")
+    target = output or relaxed_name(file)
+    try:
+        atoms = _checked(partial(read_structure, file))
+    except Exception as error:  # parsers raise anything
+        raise ValueError(f"FILE: {file} cannot be read: {reason_of(error)}") from error
+    if not atoms.pbc.all():
+        raise ValueError(f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}")
+    if atoms.constraints:
+        sys.stderr.write("warning: constraints are left out; the symmetry of the crystal is kept\n")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found = relax(atoms, model, cell=cell, fmax=fmax, max_steps=max_steps, device=device)
+    write(target, found.atoms)
+    return _relaxation_table(atoms, found) + f"written: {target}\n", found.converged
+
+
+def relaxed_name(file: Path) -> Path:
+    """MgO_relaxed.cif for MgO.cif.gz, POSCAR_relaxed for POSCAR."""
+    known = plain_suffix(file) in SUFFIXES
+    suffix = plain_suffix(file) if known else ""
+    return file.with_name(f"{stem(file) if known else file.name}_relaxed{suffix}")
+
+
+def _relaxation_table(before: Atoms, found: Relaxation) -> str:
+    after = found.atoms
+    state = "relaxed in" if found.converged else "NOT relaxed after"
+    lines = [
+        f"{after.get_chemical_formula(mode='metal')}: {state} {found.steps} steps",
+        f"energy          {found.energy:.6f} eV, {found.energy / len(after):.6f} eV/atom",
+        f"largest force   {found.force:.2g} eV/Å",
+        f"largest stress  {found.stress:.2g} GPa",
+    ]
+    for name, atoms in (("before", before), ("after", after)):
+        a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
+        size = f"{a:.4f} {b:.4f} {c:.4f} Å  {alpha:.2f} {beta:.2f} {gamma:.2f}°  {atoms.get_volume():.3f} Å^3"
+        lines.append(f"cell {name:<10} {size}")
+    return "\n".join(lines) + "\n"

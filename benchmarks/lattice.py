@@ -1,6 +1,7 @@
-"""Time and accuracy of the lattice sums, on one thread: `python benchmarks/lattice.py [--quick]`.
+"""Time and accuracy of the lattice sums, on one thread: `python benchmarks/lattice.py [--quick] [--only pairs]`.
 
-Prints Markdown tables. The published implementation of PotNet (C/Cython, Lin et al. 2023) is represented by the time
+Prints Markdown tables, medians of the times, fastest in brackets: on a shared machine the median measures the
+neighbours, too. The published implementation of PotNet (C/Cython, Lin et al. 2023) is represented by the time
 measured for its Coulomb + London + Pauli sums on a 2.45 GHz AMD EPYC core; torch-pme runs here, in turn with ours.
 """
 
@@ -16,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,16 +34,31 @@ SAMPLE = Path(__file__).parent.parent / "tests" / "data" / "mp_sample.extxyz"
 DOUBLE = torch.float64
 
 
-def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median wall time after one warm-up call, planning of the sums included."""
+class Times(NamedTuple):
+    """Seconds."""
+
+    median: float
+    fastest: float
+
+    def milliseconds(self, count: int = 1, digits: int = 2) -> str:
+        """A cell of a table: of one of ``count`` things done together."""
+        return f"{self.median / count * 1e3:.{digits}f} ({self.fastest / count * 1e3:.{digits}f})"
+
+    def times_published(self, published: float) -> str:
+        return f"{published / self.median:.0f} ({published / self.fastest:.0f})"
+
+
+def measure(call: Callable[[], object], repeats: int, *, planning: bool = True) -> Times:
+    """Wall time after one warm-up call; with ``planning`` the plan of the sums is made anew each time."""
     call()
     times = []
     for _ in range(repeats):
-        forget_plans()
+        if planning:
+            forget_plans()
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return float(np.median(times))
+    return Times(float(np.median(times)), min(times))
 
 
 def crystal(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,24 +95,28 @@ def gradient_call(positions: Tensor, cell: Tensor, tolerance: float, batch: Tens
 
 def pair_table(repeats: int) -> dict[int, float]:
     """Times of batches of distorted crystals; returns seconds a crystal at 1e-8 by number of atoms."""
-    print("\n### Pair sums, Coulomb + London + Pauli, batches of distorted crystals\n")
-    print("| atoms | tolerance | ms a crystal | µs a pair and potential | × published | with gradients: × published |")
+    print("\n### Pair sums, Coulomb + London + Pauli, batches of distorted crystals: median (fastest)\n")
+    print("| atoms | crystals | tolerance | ms a crystal | × published | with gradients: × published |")
     print("|---|---|---|---|---|---|")
     per_crystal = {}
-    for n, batch in ((10, 64), (20, 32), (40, 16), (80, 8)):
-        inputs = distortions(n, batch)
-        for tolerance in (1e-6, 1e-8, 1e-12):
-            t = seconds(partial(pair_sums, *inputs, POTENTIALS, tolerance=tolerance), repeats) / batch
-            g = seconds(partial(gradient_call, *inputs, tolerance), repeats) / batch
-            if tolerance == 1e-8:
-                per_crystal[n] = t
-            print(
-                f"| {n} | {tolerance:.0e} | {t * 1e3:.3f} | {t / n**2 / 3 * 1e6:.2f} | {PUBLISHED[n] / t:.0f} "
-                f"| {PUBLISHED[n] / g:.0f} |"
-            )
+    cases = [(n, 640 // n, tolerance) for n in PUBLISHED for tolerance in (1e-6, 1e-8, 1e-12)]
+    for n, batch, tolerance in [*cases, (10, 256, 1e-8), (20, 128, 1e-8)]:
+        inputs, published = distortions(n, batch), PUBLISHED[n] * batch
+        t = measure(partial(pair_sums, *inputs, POTENTIALS, tolerance=tolerance), repeats)
+        g = measure(partial(gradient_call, *inputs, tolerance), repeats)
+        if tolerance == 1e-8:
+            per_crystal.setdefault(n, t.median / batch)
+        print(
+            f"| {n} | {batch} | {tolerance:.0e} | {t.milliseconds(batch, 3)} | {t.times_published(published)} "
+            f"| {g.times_published(published)} |"
+        )
     positions, cell = distortions(10, 1)
-    t = seconds(lambda: pair_sums(positions[0], cell[0], POTENTIALS), 5 * repeats)
-    print(f"\nOne crystal of 10 atoms alone, tolerance 1e-8: {t * 1e3:.2f} ms ({PUBLISHED[10] / t:.0f} × published).")
+    print("\nOne crystal of 10 atoms alone, tolerance 1e-8, ms: ", end="")
+    for name, planning in (("in a new cell", True), ("in the same cell", False)):
+        t = measure(lambda: pair_sums(positions[0], cell[0], POTENTIALS), 10 * repeats, planning=planning)
+        g = measure(lambda: gradient_call(positions[0], cell[0], 1e-8), 10 * repeats, planning=planning)
+        print(f"{name} {t.milliseconds()}, with gradients {g.milliseconds()}; ", end="")
+    print()
     return per_crystal
 
 
@@ -105,27 +126,27 @@ def mixed_table(per_crystal: dict[int, float], repeats: int) -> None:
     positions = torch.tensor(np.concatenate([atoms.positions for atoms in crystals]))
     cell = torch.tensor(np.stack([atoms.cell.array for atoms in crystals]))
     batch = torch.repeat_interleave(torch.tensor([len(atoms) for atoms in crystals]))
-    t = seconds(lambda: pair_sums(positions, cell, POTENTIALS, batch=batch), repeats)
-    g = seconds(lambda: gradient_call(positions, cell, 1e-8, batch), repeats)
+    t = measure(lambda: pair_sums(positions, cell, POTENTIALS, batch=batch), repeats)
+    g = measure(lambda: gradient_call(positions, cell, 1e-8, batch), repeats)
     sizes = np.array([len(atoms) for atoms in crystals])
     logs = np.interp(np.log(sizes), np.log(list(per_crystal)), np.log(list(per_crystal.values())))
     expected = np.exp(logs).sum()
     published = sum(250e-6 * 3 * n**2 for n in sizes)
     print(f"\n### One mixed batch: {len(crystals)} real crystals of {sizes.min()} to {sizes.max()} atoms, 1e-8\n")
-    print(f"{t * 1e3:.1f} ms ({len(crystals) / t:.0f} crystals a second), with gradients {g * 1e3:.1f} ms: ", end="")
-    print(f"{published / t:.0f} and {published / g:.0f} × published; {t / expected:.2f} × the uniform batches above.")
+    print(f"{t.milliseconds()} ms, with gradients {g.milliseconds()} ms: {t.times_published(published)} and ", end="")
+    print(f"{g.times_published(published)} × published; {t.median / expected:.2f} × the uniform batches above.")
 
 
 def site_table(repeats: int, sizes: tuple[int, ...]) -> None:
     print("\n### Site sums, Coulomb, against torch-pme's EwaldCalculator at its best splitting\n")
-    print("| atoms | channels | accuracy | ours, ms | error | torch-pme, ms | error | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| atoms | channels | accuracy | ours, ms | error | torch-pme, ms | error | ratio | in the same cell |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for tolerance, reach in ((1e-6, 3.4 * math.sqrt(2)), (1e-12, 5.2 * math.sqrt(2))):
         for channels in (1, 64):
             times = [site_row(n, channels, tolerance, reach, repeats) for n in sizes]
             half = (len(sizes) - 1) // 2
             growth = math.log(times[-1] / times[half]) / math.log(sizes[-1] / sizes[half])
-            print(f"| | {channels} | {tolerance:.0e} | growth as N^{growth:.2f} above {sizes[half]} atoms | | | | |")
+            print(f"| | {channels} | {tolerance:.0e} | growth as N^{growth:.2f} above {sizes[half]} atoms | | | | | |")
 
 
 def site_row(n: int, channels: int, tolerance: float, reach: float, repeats: int) -> float:
@@ -145,15 +166,16 @@ def site_row(n: int, channels: int, tolerance: float, reach: float, repeats: int
     for smearing in smearings(n, float(cell.det().abs())):
         peer = ewald_call(sources, positions, cell, 1, smearing, reach)
         if error(peer()) < 3 * tolerance:
-            theirs.append((seconds(peer, max(1, repeats // 3)), smearing))
+            theirs.append((measure(peer, max(1, repeats // 3)).fastest, smearing))
     peer = ewald_call(sources, positions, cell, 1, min(theirs)[1], reach)
-    ours = seconds(call, repeats)
-    best = seconds(peer, repeats)
+    ours = measure(call, repeats)
+    best = measure(peer, repeats)
+    kept = measure(call, repeats, planning=False)
     print(
-        f"| {n} | {channels} | {tolerance:.0e} | {ours * 1e3:.2f} | {error(call()):.1e} | {best * 1e3:.2f} "
-        f"| {error(peer()):.1e} | {best / ours:.1f} |"
+        f"| {n} | {channels} | {tolerance:.0e} | {ours.milliseconds()} | {error(call()):.1e} | {best.milliseconds()} "
+        f"| {error(peer()):.1e} | {best.median / ours.median:.1f} | {best.median / kept.median:.1f} |"
     )
-    return ours
+    return ours.median
 
 
 def bound_table(n_crystals: int) -> None:
@@ -196,15 +218,22 @@ def _site_sums_alone(n: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller systems")
-    quick = parser.parse_args().quick
+    parts = ("memory", "pairs", "sites", "bounds")
+    parser.add_argument("--only", choices=parts, action="append", help="only these parts, may be repeated")
+    arguments = parser.parse_args()
+    quick, wanted = arguments.quick, arguments.only or parts
     torch.set_num_threads(1)
     repeats = 3 if quick else 15
     machine = platform.processor() or platform.machine()
     print(f"{machine}, one thread, torch {torch.__version__}, float64, set-up included.")
-    memory(500 if quick else 2000)  # first: a child process inherits the peak of its parent
-    mixed_table(pair_table(repeats), repeats)
-    site_table(3 if quick else 7, (20, 80) if quick else (20, 80, 320, 640))
-    bound_table(5 if quick else 40)
+    if "memory" in wanted:
+        memory(500 if quick else 2000)  # first: a child process inherits the peak of its parent
+    if "pairs" in wanted:
+        mixed_table(pair_table(repeats), repeats)
+    if "sites" in wanted:
+        site_table(3 if quick else 7, (20, 80) if quick else (20, 80, 320, 640))
+    if "bounds" in wanted:
+        bound_table(5 if quick else 40)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ import torch
 from ase import Atoms
 from phonopy import Phonopy
 from phonopy.file_IO import parse_FORCE_SETS
-from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 from phonopy.interface.calculator import read_crystal_structure
+
+from ase_potnet.integrations.harmonic import commensurate_points
 
 # names of the files in reference/; one of each crystal
 REFERENCE = {
@@ -275,8 +276,7 @@ def unexplained(ph: Phonopy) -> float:
 def harmonic(ph: Phonopy, forces: np.ndarray) -> Harmonic:
     ph.forces = forces
     ph.produce_force_constants(calculate_full_force_constants=False, fc_calculator="symfc")
-    points = get_commensurate_points(np.rint(np.linalg.inv(ph.primitive.primitive_matrix)).astype(int))
-    frequencies = ph.run_qpoints(points).frequencies
+    frequencies = ph.run_qpoints(commensurate_points(ph)).frequencies
     ph.run_mesh(50.0, is_gamma_center=True)
     thermal = ph.run_thermal_properties(temperatures=[TEMPERATURE], exclude_gamma_acoustic=True)
     n_atoms = len(ph.primitive)

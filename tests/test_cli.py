@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import ase.io
@@ -16,6 +17,7 @@ from ase_potnet import predict
 from ase_potnet.cli import main
 from ase_potnet.models import build_model
 from ase_potnet.pretrained import packaged, save_model
+from ase_potnet.structure_files import relaxed_name
 
 SAMPLES = Path(__file__).resolve().parent / "data"
 JARVIS = SAMPLES / "jarvis_sample.json"
@@ -154,6 +156,80 @@ def test_predict_goes_on_after_broken_files(
     assert len(out.read_text().splitlines()) == 3
 
 
+PARTIAL = """data_CuAu
+_cell_length_a 3.8
+_cell_length_b 3.8
+_cell_length_c 3.8
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'P m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Cu1 Cu 0 0 0 0.5
+Au1 Au 0 0 0 0.5
+"""
+
+
+def test_predict_refuses_a_site_shared_by_elements(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "partial.cif").write_text(PARTIAL)
+    assert run("predict", str(tmp_path / "partial.cif"), "-m", str(trained), "-f", "csv") == 1
+    found = capsys.readouterr()
+    assert len(found.out.splitlines()) == 1
+    assert "partial.cif: a site is occupied partially" in found.err
+
+
+def test_predict_takes_structure_files_of_a_folder_and_the_target_of_the_model(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "Kristalle für alle"
+    folder.mkdir()
+    ase.io.write(folder / "Silizium ü.cif.gz", bulk("Si"))
+    (folder / "README.md").write_text("Not a crystal.")
+    assert run("predict", str(folder), "-m", str(trained), "-f", "csv") == 0
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert row["structure"].endswith("Silizium ü.cif.gz")
+    assert "formation_energy_per_atom" in row
+
+
+def test_predict_reads_collections_by_their_ids(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", str(JARVIS), "-m", str(trained), "-f", "csv") == 0
+    names = [row["structure"] for row in csv.DictReader(capsys.readouterr().out.splitlines())]
+    assert names == [entry["jid"] for entry in json.loads(JARVIS.read_text())]
+
+
+def test_relax_writes_the_crystal_beside_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ase.io.write(tmp_path / "MgO.cif", bulk("MgO", "rocksalt", a=4.1))
+    assert run("relax", str(tmp_path / "MgO.cif"), "--fmax", "0.05") == 0
+    text = capsys.readouterr().out
+    relaxed = ase.io.read(tmp_path / "MgO_relaxed.cif")
+    assert relaxed.get_volume() == pytest.approx(4.21**3 / 4, rel=0.06)
+    assert f"{relaxed.get_volume():.1f}" in text
+    assert run("relax", str(tmp_path / "MgO.cif"), "--max-steps", "1", "-o", str(tmp_path / "new" / "POSCAR")) == 1
+    assert "NOT relaxed" in capsys.readouterr().out
+    assert len(ase.io.read(tmp_path / "new" / "POSCAR")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "relaxed"),
+    [("POSCAR", "POSCAR_relaxed"), ("a.b.cif.gz", "a.b_relaxed.cif"), ("x y.vasp", "x y_relaxed.vasp")],
+)
+def test_relaxed_names(name: str, relaxed: str) -> None:
+    assert relaxed_name(Path("sub") / name) == Path("sub") / relaxed
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.split() == ["potnet", version("ase-potnet")]
+
+
 def test_models_lists_packaged_models(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +253,10 @@ def test_models_lists_packaged_models(
         (("train", "custom", "-s", "data.path=nowhere"), "error: path: no file or folder nowhere"),
         (("evaluate", "-m", "nowhere", "-d", str(JARVIS)), "error: model: no packaged model and no folder 'nowhere'"),
         (("predict", "nowhere.cif", "-m", "nowhere"), "error: model: no packaged model"),
+        (("predict", "nowhere.cif"), "error: files: no file or folder nowhere.cif"),
+        (("predict", str(JARVIS), "-f", "excel"), "error: --format: wanted one of table, csv, json, got 'excel'"),
+        (("predict", str(JARVIS), "--device", "cuda:99"), "CUDA devices, got 'cuda:99'"),
+        (("relax", "nowhere.cif"), "error: FILE: no file nowhere.cif"),
         (("models", "nowhere"), "error: model: no packaged model"),
     ],
 )
@@ -185,6 +265,15 @@ def test_errors_are_one_line(args: tuple[str, ...], message: str, capsys: pytest
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("predict", "a.cif", "-o"), ("screen", "a.cif", "--out")])
+def test_an_output_that_is_a_folder_is_refused_at_once(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, str(tmp_path)) == 2
+    assert "directory" in capsys.readouterr().err
+    assert not Path(f"{tmp_path}.lock").exists()
 
 
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,18 @@ print(ase_potnet.__version__, *ase_potnet.__path__, *ase_potnet.training.__path_
     assert result.stdout.splitlines() == [VERSION, str(package), str(package / "training")]
 
 
+def test_a_checkout_has_its_training_package() -> None:
+    code = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+sys.path.insert(0, sys.argv[1])
+import ase_potnet.training.labelling
+print(ase_potnet.training.labelling.__file__)
+"""
+    result = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == str(ROOT / "training" / "labelling" / "__init__.py"), result.stderr
+
+
 def first_match(pattern: str, file: str) -> str:
     """The first group of the pattern's first match in a file of the tree, ^ and $ matching at lines."""
     match = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)

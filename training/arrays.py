@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,14 @@ class StructureArrays:
     def n_atoms(self) -> NDArray[np.int64]:
         """Atoms of every structure. (S,)"""
         return np.diff(self.first)
+
+    @cached_property
+    def family(self) -> NDArray[np.int64]:
+        """Number of the family of every structure: those with the same cell and atoms, at other positions. (S,)"""
+        known: dict[tuple[bytes, ...], int] = {}
+        numbers = np.split(self.numbers, self.first[1:-1])
+        keys = zip(numbers, self.cell, self.pbc, strict=True)
+        return np.array([known.setdefault(tuple(part.tobytes() for part in key), len(known)) for key in keys])
 
     def atom_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of the atoms of some structures, structure after structure."""

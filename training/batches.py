@@ -71,12 +71,49 @@ def pack(order: Rows, costs: list[NDArray[np.float64]], smallest: int = 1) -> li
     return batches
 
 
+def in_pairs(order: Rows, family: NDArray[np.int64]) -> Rows:
+    """The order with every second structure of a family moved behind the one before it."""
+    by_family = np.argsort(family[order], kind="stable")
+    members = family[order][by_family]
+    start = np.searchsorted(members, members)  # where the family of each begins
+    second = (np.arange(len(order)) - start) % 2
+    place = np.empty((2, len(order)), dtype=np.int64)  # of the first of a pair, and which of the two it is
+    place[0, by_family] = by_family[np.arange(len(order)) - second]
+    place[1, by_family] = second
+    return order[np.lexsort(place[::-1])]
+
+
+def pairs_in(rows: Rows, family: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of neighbours of one family in a batch; a structure is in one pair at most. (P, 2)"""
+    pairs: list[tuple[int, int]] = []
+    for place in np.flatnonzero(family[rows[1:]] == family[rows[:-1]]).tolist():
+        if not pairs or pairs[-1][1] != place:
+            pairs.append((place, place + 1))
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def units(rows: Rows, family: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number, from 0, of the pair or single structure that every row belongs to. (len(rows),)"""
+    first = np.ones(len(rows), dtype=bool)
+    first[pairs_in(rows, family)[:, 1]] = False
+    return np.cumsum(first) - 1
+
+
 def shuffled_batches(
-    arrays: StructureArrays, budget: Budget, *, seed: int, epoch: int, smallest: int = 1
+    arrays: StructureArrays, budget: Budget, *, seed: int, epoch: int, smallest: int = 1, paired: bool = False
 ) -> list[Rows]:
-    """The batches of an epoch. They depend on the seed and the number of the epoch, on nothing else."""
+    """The batches of an epoch. They depend on the seed and the number of the epoch, on nothing else.
+
+    paired: structures of one family (see ``StructureArrays``) come in twos, one behind the other.
+    """
     order = np.random.default_rng([seed, epoch]).permutation(len(arrays))
-    return pack(order, budget.costs(arrays), smallest)
+    if not paired:
+        return pack(order, budget.costs(arrays), smallest)
+    order = in_pairs(order, arrays.family)
+    unit = units(order, arrays.family)
+    costs = [np.bincount(unit, cost[order]).astype(np.float64) for cost in budget.costs(arrays)]
+    packed = pack(np.arange(unit[-1] + 1), costs, smallest)
+    return np.split(order, np.searchsorted(unit, [batch[0] for batch in packed[1:]]))
 
 
 def sorted_batches(arrays: StructureArrays, budget: Budget, smallest: int = 1) -> list[Rows]:
@@ -84,12 +121,18 @@ def sorted_batches(arrays: StructureArrays, budget: Budget, smallest: int = 1) -
     return pack(np.argsort(arrays.n_atoms, kind="stable"), budget.costs(arrays), smallest)
 
 
-def share(batch: Rows, arrays: StructureArrays, rank: int, world: int) -> Rows:
-    """The structures of a batch that one of several processes takes: dealt out by size, so that costs are alike."""
+def share(batch: Rows, arrays: StructureArrays, rank: int, world: int, paired: bool = False) -> Rows:
+    """The structures of a batch that one of several processes takes: dealt out by size, so that costs are alike.
+
+    paired: the two of a pair go to the same process; pairs come first there.
+    """
     if world == 1:
         return batch
-    by_size = batch[np.argsort(arrays.n_atoms[batch], kind="stable")]
-    return by_size[rank::world]
+    unit = units(batch, arrays.family) if paired else np.arange(len(batch))
+    size = np.bincount(unit, arrays.n_atoms[batch])
+    mine = np.argsort(size, kind="stable")[rank::world]
+    mine = mine[np.argsort(-np.bincount(unit)[mine], kind="stable")]
+    return batch[np.concatenate([np.flatnonzero(unit == one) for one in mine])]
 
 
 class Collate(Protocol):
@@ -121,21 +164,24 @@ class TrainingBatches:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        paired: bool = False,
     ) -> None:
         if len(arrays) < world:
             raise ValueError(f"data: {len(arrays)} training structures are too few for {world} processes")
         self.arrays, self.collate, self.budget, self.position = arrays, collate, budget, position
-        self.seed, self.rank, self.world = seed, rank, world
+        self.seed, self.rank, self.world, self.paired = seed, rank, world, paired
         self._plan: tuple[int, list[Rows]] = (-1, [])
 
     def plan(self) -> list[Rows]:
         """All batches of the current epoch."""
         if self._plan[0] != self.position.epoch:
             epoch = self.position.epoch
-            batches = shuffled_batches(self.arrays, self.budget, seed=self.seed, epoch=epoch, smallest=self.world)
+            batches = shuffled_batches(
+                self.arrays, self.budget, seed=self.seed, epoch=epoch, smallest=self.world, paired=self.paired
+            )
             self._plan = (epoch, batches)
         return self._plan[1]
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.plan()[self.position.batch :]:
-            yield self.collate(self.arrays, share(batch, self.arrays, self.rank, self.world))
+            yield self.collate(self.arrays, share(batch, self.arrays, self.rank, self.world, self.paired))

@@ -159,6 +159,7 @@ class Training(lightning.LightningModule):
             seed=self.recipe.seed,
             rank=self.global_rank,
             world=self.trainer.world_size,
+            paired=self.recipe.loss.differences is not None,
         )
         return self._batches
 

@@ -128,6 +128,17 @@ class TermConfig(Section):
     delta: float = Field(default=0.05, gt=0)
 
 
+class DifferencesConfig(TermConfig):
+    """Differences of the forces on frames of one cell with the same atoms, such as two displacements of a supercell.
+
+    They tell curvatures, and with them phonons, apart from forces that are wrong at rest. The errors of a pair are
+    divided by `scale` (eV/Å) plus the root mean square of the difference.
+    """
+
+    kind: LossKind = "norm"
+    scale: float = Field(default=0.05, gt=0)
+
+
 class LossConfig(Section):
     """The loss.
 
@@ -136,7 +147,7 @@ class LossConfig(Section):
     With force_scale (eV/Å), the force errors of a frame are divided by force_scale plus the root mean square of its
     forces: small displacements then count as much as large ones, as phonons want it. With stress_scale (eV/Å^3), energy
     and stress errors of a frame are divided by one plus the root mean square of its stress over stress_scale, so that
-    strongly compressed cells do not take over.
+    strongly compressed cells do not take over. With differences, frames of one cell come in twos.
     """
 
     kind: LossKind = "huber"
@@ -145,6 +156,7 @@ class LossConfig(Section):
     energy: TermConfig = TermConfig(weight=1.0, delta=0.01)
     forces: TermConfig = TermConfig(weight=1.0, delta=0.05)
     stress: TermConfig = TermConfig(weight=10.0, delta=0.005)
+    differences: DifferencesConfig | None = None
     kind_weights: dict[str, float] = {}
     force_scale: float | None = Field(default=None, gt=0)
     stress_scale: float | None = Field(default=None, gt=0)

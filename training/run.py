@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fnmatch
 import json
 import logging
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ase_potnet.models import build_model
+from ase_potnet.models import build_model, option_names
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.pretrained import load_model, model_info, save_model
 
@@ -138,7 +137,7 @@ def _architecture(config: ModelConfig) -> tuple[str, dict[str, Any]]:
         return config.name, dict(config.options)
     info = model_info(config.start_from)
     name = config.name or info.model
-    known = {field.name for field in dataclasses.fields(build_model(name).config)}  # type: ignore[arg-type]
+    known = option_names(name)
     return name, {key: value for key, value in info.config.items() if key in known} | config.options
 
 

@@ -13,11 +13,11 @@ from ase_potnet.graph import AtomsBatch
 from ase_potnet.pretrained import Target
 
 from .arrays import Floats, StructureArrays
-from .batches import Rows
+from .batches import Rows, pairs_in
 from .evaluation import predict_arrays, predict_energies, predict_properties
 from .losses import LossTerm, masked_loss
 from .metrics import Metrics, element_references, energy_metrics, fit_element_shifts, property_metrics
-from .recipe import LossConfig, Recipe, TermConfig
+from .recipe import DifferencesConfig, LossConfig, Recipe, TermConfig
 from .schedules import weight_at
 
 _STRUCTURES_PER_ELEMENT = 5  # fewer, and references of elements would explain anything
@@ -30,16 +30,19 @@ class LabelledBatch:
     atoms: the structures
     labels: see `StructureArrays.values`
     weight: (B,) of the frames
+    pairs: (P, 2) frames of one family (see `StructureArrays`), in energy tasks
     """
 
     atoms: AtomsBatch
     labels: dict[str, Tensor]
     weight: Tensor
+    pairs: Tensor | None = None
 
     def to(self, device: torch.device | str) -> LabelledBatch:
         """The same batch on another device."""
         labels = {name: values.to(device) for name, values in self.labels.items()}
-        return LabelledBatch(self.atoms.to(device), labels, self.weight.to(device))
+        pairs = None if self.pairs is None else self.pairs.to(device)
+        return LabelledBatch(self.atoms.to(device), labels, self.weight.to(device), pairs)
 
 
 class Task(Protocol):
@@ -147,7 +150,8 @@ class EnergyTask:
             for name in ("energy", "forces", "stress")
         }
         weights = np.array([self.loss.kind_weights.get(kind, 1.0) for kind in arrays.kinds])
-        return LabelledBatch(atoms, labels, torch.from_numpy(weights[arrays.kind[rows]]).to(self.dtype))
+        pairs = None if self.loss.differences is None else torch.from_numpy(pairs_in(rows, arrays.family))
+        return LabelledBatch(atoms, labels, torch.from_numpy(weights[arrays.kind[rows]]).to(self.dtype), pairs)
 
     def fit_scaling(self, model: nn.Module, arrays: StructureArrays) -> None:
         """Element references and the scale of forces.
@@ -176,7 +180,8 @@ class EnergyTask:
         weights = {
             name: weight_at(getattr(self.loss, name).weight, progress) for name in ("energy", "forces", "stress")
         }
-        forces, stress = weights["forces"] > 0, weights["stress"] > 0
+        forces = weights["forces"] > 0 or self.loss.differences is not None
+        stress = weights["stress"] > 0
         found = differentiate(model, batch.atoms, forces=forces, stress=stress, create_graph=True)
         n_atoms = batch.atoms.n_atoms
         labels, terms = batch.labels, []
@@ -205,6 +210,9 @@ class EnergyTask:
             force_weight = force_weight / (self.loss.force_scale + frame_rms(labels["forces"], batch.atoms))
         add("forces", forces_error, force_weight[batch.atoms.batch])
         add("stress", stress_error, weight)
+        if self.loss.differences is not None:
+            assert forces_error is not None
+            terms.append(_differences(self.loss.differences, forces_error, batch, progress))
         return terms
 
     def predict(self, model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:
@@ -220,6 +228,24 @@ class EnergyTask:
             weight_at(getattr(self.loss, term).weight, 1.0) * metrics[name].get("mae", 0.0)
             for term, name in names.items()
         )
+
+
+def _differences(config: DifferencesConfig, error: Tensor, batch: LabelledBatch, progress: float) -> LossTerm:
+    """Of the forces on the two frames of every pair. error: (T, 3) of the forces."""
+    assert batch.pairs is not None
+    forces, n_atoms = batch.labels["forces"], batch.atoms.n_atoms
+    first = torch.cumsum(n_atoms, 0) - n_atoms
+    sizes = n_atoms[batch.pairs[:, 0]]
+    pair = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+    within = torch.arange(len(pair), device=sizes.device) - (torch.cumsum(sizes, 0) - sizes)[pair]
+    one, other = first[batch.pairs[pair]].add(within[:, None]).unbind(1)
+    wanted = (forces[other] - forces[one]).to(error)
+    square = torch.nan_to_num(wanted).square().sum(1)
+    rms = (square.new_zeros(len(sizes)).index_add(0, pair, square) / sizes).sqrt()
+    found = error[other] - error[one]
+    known = torch.isfinite(wanted) & torch.isfinite(found)
+    total, count = masked_loss(config.kind, found, known, (1 / (config.scale + rms))[pair], config.delta)
+    return LossTerm("differences", total, count, weight_at(config.weight, progress))
 
 
 def frame_rms(forces: Tensor, atoms: AtomsBatch) -> Tensor:

@@ -235,12 +235,18 @@ def quiet_meshes() -> Iterator[None]:
         yield
 
 
+def commensurate_points(ph: Phonopy) -> NDArray[np.float64]:
+    """Wave vectors (n, 3) of the supercell, where frequencies are no interpolation; in units of the primitive cell."""
+    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+
+    return get_commensurate_points(np.rint(np.linalg.inv(ph.primitive.primitive_matrix)).astype(np.int64))
+
+
 def imaginary_modes(ph: Phonopy, tolerance: float = _SLIGHTLY_IMAGINARY) -> list[ImaginaryMode]:
     """Modes below -tolerance (THz) at the supercell's wave vectors, on the mesh and on the bands; the lowest first."""
-    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
     from phonopy.phonon.mesh import Mesh
 
-    exact = get_commensurate_points(np.rint(np.linalg.inv(ph.primitive.primitive_matrix)).astype(np.int64))
+    exact = commensurate_points(ph)
     frequencies = ph.run_qpoints(exact).frequencies
     sampled: list[tuple[Any, Any, bool]] = [(q, f, True) for q, f in zip(exact, frequencies, strict=True)]
     if isinstance(ph.mesh, Mesh):

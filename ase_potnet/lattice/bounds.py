@@ -16,11 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+NUMBERS: Any = SimpleNamespace(sqrt=math.sqrt, log=math.log, maximum=max, all=bool)
+"""What the cut-offs below need of numpy, for single numbers instead of arrays."""
 
 UNIT_BALL = {0: 1.0, 1: 2.0, 2: math.pi, 3: 4 * math.pi / 3}
 
@@ -51,31 +56,41 @@ class MixtureTail:
 
     def solve(self, tolerance: Array) -> Array:
         """Cut-offs just large enough that the proven tail is at most ``tolerance`` (S,). (m, S)"""
-        constant = np.log(self.factor * (UNIT_BALL[self.d] / self.volume) / tolerance + 1e-300) - self.shift
-        offset = self.shift - np.maximum(self.q - 1, 0.0)
-        lowest = np.maximum(self.q, 0.0) + 1.5
-
-        def required(x: Array) -> Array:
-            # bound(cutoff) <= tolerance, solved for the x = cutoff^2 of its exponential
-            cutoff = np.sqrt(x)
-            points = _points_factor(0.5 / cutoff, cutoff + self.covering)
-            return np.maximum(constant + self.d * np.log(points) - np.log(x + offset), lowest)
-
-        return np.sqrt(_settle(required, np.maximum(constant + 3.0, lowest)))
+        return gaussian_cutoff(self.factor, self.q, self.shift, self.covering, self.volume, self.d, tolerance)
 
 
-def _settle(required: Callable[[Array], Array], start: Array) -> Array:
+def gaussian_cutoff(
+    factor: Any, q: Any, shift: Any, covering: Any, volume: Any, d: int, tolerance: Any, xp: Any = np
+) -> Any:
+    """Cut-off just large enough that the tail of ``MixtureTail`` is at most ``tolerance``.
+
+    Arrays, or with NUMBERS single numbers.
+    """
+    constant = xp.log(factor * (UNIT_BALL[d] / volume) / tolerance + 1e-300) - shift
+    offset = shift - xp.maximum(q - 1, 0.0)
+    lowest = xp.maximum(q, 0.0) + 1.5
+
+    def required(x: Any) -> Any:
+        # bound(cutoff) <= tolerance, solved for the x = cutoff^2 of its exponential
+        cutoff = xp.sqrt(x)
+        points = _points_factor(0.5 / cutoff, cutoff + covering)
+        return xp.maximum(constant + d * xp.log(points) - xp.log(x + offset), lowest)
+
+    return xp.sqrt(_settle(required, xp.maximum(constant + 3.0, lowest), xp))
+
+
+def _settle(required: Callable[[Any], Any], start: Any, xp: Any) -> Any:
     """Values x >= required(x) close to the fixed point of a slowly varying function: checked, not only iterated."""
     x = 1.0005 * required(required(start))
     for _ in range(1000):
         need = required(x)
-        if (need <= x).all():
+        if xp.all(need <= x):
             return x
-        x = 1.0005 * np.maximum(x, need)
+        x = 1.0005 * xp.maximum(x, need)
     raise ArithmeticError("no cut-off found for the requested tolerance")  # pragma: no cover
 
 
-def _points_factor(step: Array | float, reach: Array) -> Array:
+def _points_factor(step: Any, reach: Any) -> Any:
     """The d-th root of an upper bound on reach^d + d step reach^(d-1) + d (d-1) step^2 reach^(d-2) + ...
 
     With step < reach that sum is at most (reach / (1 - step/reach))^d, by comparing the powers of step/reach.
@@ -94,14 +109,17 @@ def lattice_tail(value: Array, decay: Array, cutoff: Array, covering: Array, vol
 
 
 def exponential_cutoff(
-    alpha: float, power: float, factor: float, tolerance: Array, covering: Array, volume: Array, d: int
-) -> Array:
-    """Cut-off of a plain lattice sum of factor exp(-alpha r)/r^power whose proven tail is at most ``tolerance``."""
-    constant = np.log(factor * (UNIT_BALL[d] / volume) / tolerance)
+    alpha: float, power: float, factor: float, tolerance: Any, covering: Any, volume: Any, d: int, xp: Any = np
+) -> Any:
+    """Cut-off of a plain lattice sum of factor exp(-alpha r)/r^power whose proven tail is at most ``tolerance``.
 
-    def required(cutoff: Array) -> Array:
+    Arrays, or with NUMBERS single numbers.
+    """
+    constant = xp.log(factor * (UNIT_BALL[d] / volume) / tolerance)
+
+    def required(cutoff: Any) -> Any:
         # lattice_tail(factor exp(-alpha cutoff)/cutoff^power) <= tolerance, solved for the cutoff of the exponential
         points = _points_factor(1 / alpha, cutoff + covering)
-        return np.maximum((constant + d * np.log(points) - power * np.log(cutoff)) / alpha, 1 / alpha)
+        return xp.maximum((constant + d * xp.log(points) - power * xp.log(cutoff)) / alpha, 1 / alpha)
 
-    return _settle(required, np.maximum(-np.log(tolerance), 1.0) / alpha)
+    return _settle(required, xp.maximum(-xp.log(tolerance), 1.0) / alpha, xp)

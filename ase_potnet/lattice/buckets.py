@@ -20,8 +20,8 @@ from ase_potnet.lattice.structures import Structures
 
 Integers = NDArray[np.int64]
 
-_OVERHEAD = 2.5e5  # ns of fixed cost of one bucket
-_LARGEST_BUCKET = 1 << 19  # plane-wave values held at a time
+_OVERHEAD = 5e5  # ns of fixed cost of one bucket
+_LARGEST_BUCKET = 1 << 20  # plane-wave values held at a time
 _SMALL_BATCH = 5e6  # ns of work that cannot need much memory
 
 
@@ -130,38 +130,50 @@ class Bucket:
 
     def zero_mode(self, decomposition: Decomposition) -> Tensor:
         """k = 0 term per primitive, three periodic directions, for every pair. (S, n_primitives)"""
-        constant = self._logarithms(decomposition)
-        for k in self.plan.split:
-            primitive = decomposition.primitives[k]
-            constant[:, k] += self._with_alpha(primitive.background, primitive.alpha)
-        return self._tensor(constant) / self.volume[:, None]
-
-    def _logarithms(self, decomposition: Decomposition) -> NDArray[np.float64]:
-        """pi^(d/2) ln(eta) for power laws at the pole of the Epstein zeta function, else 0. (S, n_primitives)"""
-        values = np.zeros((len(self.host_scale), len(decomposition.primitives)))
-        for k in self.plan.split:
-            if decomposition.primitives[k].zero_mode_is_logarithmic(self.plan.d):
-                values[:, k] = math.pi ** (0.5 * self.plan.d) * 2 * np.log(self.host_scale)
-        return values
+        return self._tensor(zero_modes(self.plan, decomposition, self.host_scale)) / self.volume[:, None]
 
     def logarithms(self, decomposition: Decomposition) -> Tensor:
-        """The same divided by the cell's volume, on the device. (S, n_primitives)"""
-        return self._tensor(self._logarithms(decomposition)) / self.volume[:, None]
+        """Its part that depends on the unit of length. (S, n_primitives)"""
+        return self._tensor(_logarithms(self.plan, decomposition, self.host_scale)) / self.volume[:, None]
 
     def self_terms(self, decomposition: Decomposition) -> Tensor:
         """The long range at r = 0, contained in the reciprocal sum. (S, n_primitives)"""
-        values = np.zeros((len(self.host_scale), len(decomposition.primitives)))
-        for k in self.plan.split:
-            primitive = decomposition.primitives[k]
-            values[:, k] = self._with_alpha(primitive.self_term, primitive.alpha)
-        return self._tensor(values)
-
-    def _with_alpha(self, function: Callable[[Any], Any], alpha: float) -> Any:
-        """A function of alpha in reduced units; one number for a power law, which has none."""
-        return np.asarray(function(torch.from_numpy(alpha / self.host_scale))) if alpha > 0 else function(0.0)
+        return self._tensor(self_terms(self.plan, decomposition, self.host_scale))
 
     def _tensor(self, values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(values).to(self.positions)
+
+
+def zero_modes(plan: Plan, decomposition: Decomposition, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """k = 0 terms times the volume, three periodic directions, reduced units. scale (S,) -> (S, n_primitives)"""
+    constant = _logarithms(plan, decomposition, scale)
+    for k in plan.split:
+        primitive = decomposition.primitives[k]
+        constant[:, k] += _with_alpha(primitive.background, primitive.alpha, scale)
+    return constant
+
+
+def self_terms(plan: Plan, decomposition: Decomposition, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The long range at r = 0, reduced units. scale (S,) -> (S, n_primitives)"""
+    values = np.zeros((len(scale), len(decomposition.primitives)))
+    for k in plan.split:
+        primitive = decomposition.primitives[k]
+        values[:, k] = _with_alpha(primitive.self_term, primitive.alpha, scale)
+    return values
+
+
+def _logarithms(plan: Plan, decomposition: Decomposition, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """pi^(d/2) ln(eta) for power laws at the pole of the Epstein zeta function, else 0. (S, n_primitives)"""
+    values = np.zeros((len(scale), len(decomposition.primitives)))
+    for k in plan.split:
+        if decomposition.primitives[k].zero_mode_is_logarithmic(plan.d):
+            values[:, k] = math.pi ** (0.5 * plan.d) * 2 * np.log(scale)
+    return values
+
+
+def _with_alpha(function: Callable[[Any], Any], alpha: float, scale: NDArray[np.float64]) -> Any:
+    """A function of alpha in reduced units; one number for a power law, which has none."""
+    return np.asarray(function(torch.from_numpy(alpha / scale))) if alpha > 0 else function(0.0)
 
 
 def gather_bucket(structures: Structures, plan: Plan, members: Integers) -> Bucket:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_potnet.lattice.plan import Plan, prefactors
+from ase_potnet.lattice.plan import Plan, constants_of, prefactors
 from ase_potnet.lattice.potentials.base import Decomposition
 
 Array = NDArray[np.float64]
@@ -27,18 +28,16 @@ def check_tolerance(tolerance: float) -> float:
 
 def rounding_error(plan: Plan, decomposition: Decomposition, dtype: torch.dtype) -> Array:
     """Estimated rounding error of the terms every sum contains: self term and k = 0. (S,), physical units"""
-    largest = np.zeros(len(plan.index))
-    for primitive, whole, factor in zip(
-        decomposition.primitives, plan.complete, prefactors(plan, decomposition), strict=True
-    ):
-        if whole:
-            continue
-        own = 1 / primitive.p if primitive.alpha == 0 else 1.0
-        zero = math.pi ** (0.5 * plan.d) / plan.volume * 2.0
-        largest = np.maximum(largest, factor * (abs(own) + zero))
-    return 4 * torch.finfo(dtype).eps * largest
+    split, epsilon = plan.split, torch.finfo(dtype).eps
+    if not split:
+        return np.zeros(len(plan.index))
+    own = constants_of(decomposition).own[split]  # (n_split, 1)
+    zero = math.pi ** (0.5 * plan.d) / plan.volume * 2.0
+    largest: Array = (prefactors(plan, decomposition)[split] * (own + zero)).max(axis=0)
+    return 4 * epsilon * largest
 
 
+@lru_cache(maxsize=8)
 def check_reachable(plan: Plan, decomposition: Decomposition, dtype: torch.dtype) -> None:
     """Raises ValueError where rounding alone exceeds the tolerance."""
     rounding = rounding_error(plan, decomposition, dtype)

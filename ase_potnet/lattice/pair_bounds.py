@@ -22,7 +22,6 @@ from ase_potnet.lattice.pair_vectors import pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier
 from ase_potnet.lattice.plan import Plan, Ragged, lattice_images, mixture_tails, prefactors, wave_vectors
 from ase_potnet.lattice.potentials.base import Decomposition
-from ase_potnet.lattice.reduction import dual_basis
 from ase_potnet.lattice.special import exponential_integral
 from ase_potnet.lattice.structures import Structures
 
@@ -88,7 +87,7 @@ def _wave_terms(plan: Plan, decomposition: Decomposition) -> tuple[Array, Array]
     left_out, taken = np.zeros(shape), np.zeros(shape)
     if not plan.split:
         return left_out, taken
-    dual = dual_basis(plan.basis)
+    dual = plan.dual
     outer = plan.wave_cutoff + _MARGIN
     beyond = wave_vectors(plan.basis, dual, plan.wave_cutoff, outer)
     tails = mixture_tails(plan, decomposition)
@@ -127,7 +126,7 @@ def _real_terms(bucket: Bucket, decomposition: Decomposition, real_space_sums: R
         if whole:
             margin = np.maximum(margin, 7 * plan.scale / primitive.alpha)
     cutoff = plan.cutoff + margin
-    wider = replace(plan, cutoff=cutoff, images=lattice_images(plan.basis, dual_basis(plan.basis), cutoff))
+    wider = replace(plan, cutoff=cutoff, images=lattice_images(plan.basis, plan.dual, cutoff))
     wide_bucket = replace(bucket, plan=wider)
     more = real_space_sums(wide_bucket, decomposition, wide_bucket.squared_cutoff())
     left_out = (more - sums).clamp(min=0).amax(2).cpu().numpy().T

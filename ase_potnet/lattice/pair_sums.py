@@ -59,7 +59,7 @@ def pair_sums(
         check_reachable(plan, decomposition, structures.positions.dtype)
         if is_small_crystal(structures, plans):
             sums = small_crystal_sums(structures, plan, decomposition)
-            pieces.append(_combine_last(sums, decomposition).flatten(0, 1))
+            pieces.append(_recombine(sums[None], decomposition).reshape(-1, len(decomposition.coefficients)))
             owners.append(plan.index)
             continue
         for members in split_into_buckets(structures, plan):
@@ -96,11 +96,6 @@ def _recombine(sums: Tensor, decomposition: Decomposition) -> Tensor:
     return torch.einsum("kp,spij->sijk", matrix, sums)
 
 
-def _combine_last(sums: Tensor, decomposition: Decomposition) -> Tensor:
-    """The same with primitives last. (n, n, n_primitives) -> (n, n, K)"""
-    return sums if decomposition.is_identity else sums @ sums.new_tensor(decomposition.coefficients).T
-
-
 def _flatten(bucket: Bucket, sums: Tensor) -> Tensor:
     """Rows of the real pairs only. (S, n, n, K) -> (n_pairs, K)"""
     if not bucket.is_padded:
@@ -112,6 +107,8 @@ def _flatten(bucket: Bucket, sums: Tensor) -> Tensor:
 
 def _restore_order(pieces: list[Tensor], owners: list[NDArray[np.int64]], structures: Structures) -> Tensor:
     """Rows in the order of the structures."""
+    if structures.n_structures == 1:
+        return pieces[0]
     flat = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     order = np.concatenate(owners)
     if (np.diff(order) > 0).all():

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_potnet.lattice.bounds import MixtureTail, exponential_cutoff
+from ase_potnet.lattice.crystal_cutoffs import choose_cutoffs, measure_crystal
 from ase_potnet.lattice.potentials.base import Decomposition
 from ase_potnet.lattice.reduction import (
     covering_radius_bound,
@@ -34,6 +35,7 @@ Integers = NDArray[np.int64]
 
 # sqrt(eta) * V^(1/3) above which float32 loses the self term to cancellation (r^-6: 36-fold at 3.5)
 _LARGEST_FLOAT32_SPLIT = 2.5
+_FIRST, _ALL_AXES = np.zeros(1, dtype=np.int64), np.arange(3)[None]  # of a plan for one crystal
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Plan:
     axes: Integers  # (S, d) rows of the cell that are periodic
     transform: Integers  # (S, d, d) reduced basis = transform @ cell[axes]
     basis: Array  # (S, d, 3) reduced basis, reduced units
+    dual: Array  # (S, d, 3) dual basis, reduced units
     scale: Array  # (S,) sqrt(eta), 1/Å
     volume: Array  # (S,) of the cell, reduced units
     covering: Array  # (S,) covering radius bound of the lattice, reduced units
@@ -120,6 +123,8 @@ def _plan(
         host_cell=np.frombuffer(host_cell, dtype=np.float64).reshape(-1, 3, 3),
         pbc=np.frombuffer(pbc, dtype=np.bool_).reshape(-1, 3),
     )
+    if len(cells.n_atoms) == 1 and cells.pbc.all():
+        return (_plan_crystal(cells, decomposition, tolerance, model, single_precision),)
     return tuple(_make_plans(cells, decomposition, np.full(len(cells.n_atoms), tolerance), model, single_precision))
 
 
@@ -130,6 +135,44 @@ class _Cells:
     n_atoms: Integers  # (B,)
     host_cell: Array  # (B, 3, 3)
     pbc: NDArray[np.bool_]  # (B, 3)
+
+
+def _plan_crystal(
+    cells: _Cells, decomposition: Decomposition, tolerance: float, model: CostModel, single_precision: bool
+) -> Plan:
+    """The plan of one crystal; see ``crystal_cutoffs``."""
+    lattice = measure_crystal(cells.host_cell[0].tolist())
+    n_power_laws = sum(p.alpha == 0 for p in decomposition.primitives)
+    split = _best_split(model, int(cells.n_atoms[0]), max(1, n_power_laws), 3, single_precision)
+    chosen = choose_cutoffs(lattice, decomposition, tolerance, split, _epsilon(single_precision))
+    scale = chosen.scale
+    basis, dual = np.array([lattice.basis]) * scale, np.array([lattice.dual]) / scale
+    cutoff, wave_cutoff = np.array([chosen.cutoff]), np.array([chosen.wave_cutoff])
+    return Plan(
+        index=_FIRST,
+        d=3,
+        axes=_ALL_AXES,
+        transform=np.array([lattice.transform], dtype=np.int64),
+        basis=basis,
+        dual=dual,
+        scale=np.array([scale]),
+        volume=np.array([lattice.volume * scale**3]),
+        covering=np.array([lattice.covering * scale]),
+        dual_covering=np.array([lattice.dual_covering / scale]),
+        cutoff=cutoff,
+        wave_cutoff=wave_cutoff,
+        tolerance=np.array([tolerance]),
+        complete=chosen.complete,
+        images=lattice_images(basis, dual, cutoff),
+        waves=wave_vectors(basis, dual, np.zeros(1), wave_cutoff),
+    )
+
+
+@lru_cache(maxsize=64)
+def _best_split(model: CostModel, n_atoms: int, n_split: int, d: int, single_precision: bool) -> float:
+    """sqrt(eta) V^(1/d) at which both sums of a structure of so many atoms take the least time together."""
+    costs = model(np.array([n_atoms]), n_split, d)
+    return float(_optimal_split(costs, d, single_precision)[0])
 
 
 def _make_plans(
@@ -153,7 +196,7 @@ def _make_plans(
             members = np.array(some)
             part = lattices if len(some) == len(index) else lattices.take(members)
             plan = _draft(part, index[members], axes[members], scale[members], farthest[members], flags, tolerance)
-            plans.append(_finish_plan(plan, part.dual / plan.scale[:, None, None], decomposition))
+            plans.append(_finish_plan(plan, decomposition))
     return plans
 
 
@@ -209,6 +252,7 @@ class Constants:
     alpha: Array
     norm: Array
     strength: Array  # norm times the largest weight in a potential
+    own: Array  # size of the long range at r = 0, reduced units
 
 
 @lru_cache(maxsize=64)
@@ -221,6 +265,7 @@ def constants_of(decomposition: Decomposition) -> Constants:
         alpha=np.array([[primitive.alpha] for primitive in primitives]),
         norm=norm,
         strength=norm * np.array(weights)[:, None],
+        own=np.array([[abs(1 / primitive.p) if primitive.alpha == 0 else 1.0] for primitive in primitives]),
     )
 
 
@@ -239,8 +284,7 @@ def _choose_split(
         return np.ones(n_structures), np.ones((n_structures, len(primitives)), dtype=bool), np.full(n_structures, 1e9)
     constants = constants_of(decomposition)
     costs = model(n_atoms, max(1, sum(p.alpha == 0 for p in primitives)), d)
-    split = (2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d))
-    split = np.minimum(np.maximum(split, 0.8), _LARGEST_FLOAT32_SPLIT if single_precision else 30.0)
+    split = _optimal_split(costs, d, single_precision)
     length = lattices.volume ** (1 / d)
     scale = np.maximum(np.minimum(split / length, _largest_scale(constants, tolerance, single_precision)), 0.8 / length)
     factor = (constants.strength * scale ** (2 * constants.p)).max(axis=0)
@@ -258,9 +302,19 @@ def _choose_split(
     return np.minimum(scale, reach / farthest), complete, farthest
 
 
+def _optimal_split(costs: Costs, d: int, single_precision: bool) -> Array:
+    """sqrt(eta) V^(1/d) at which both sums take the least time together. (S,)"""
+    split = (2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d))
+    return np.minimum(np.maximum(split, 0.8), _LARGEST_FLOAT32_SPLIT if single_precision else 30.0)
+
+
+def _epsilon(single_precision: bool) -> float:
+    return float(np.finfo(np.float32 if single_precision else np.float64).eps)
+
+
 def _largest_scale(constants: Constants, tolerance: Array, single_precision: bool) -> Array:
     """sqrt(eta) at which rounding of the self terms, about eps eta^p, reaches a twentieth of the tolerance. (S,)"""
-    eps = float(np.finfo(np.float32 if single_precision else np.float64).eps)
+    eps = _epsilon(single_precision)
     power = np.maximum(2 * constants.p, 1.0)
     largest: Array = ((tolerance / (20 * 8 * eps * constants.strength)) ** (1 / power)).min(axis=0)
     return largest
@@ -283,6 +337,7 @@ def _draft(
         axes=axes,
         transform=lattices.transform,
         basis=lattices.basis * scale[:, None, None],
+        dual=lattices.dual / scale[:, None, None],
         scale=scale,
         volume=lattices.volume * scale**d,
         covering=lattices.covering * scale,
@@ -296,16 +351,16 @@ def _draft(
     )
 
 
-def _finish_plan(plan: Plan, dual: Array, decomposition: Decomposition) -> Plan:
-    """Cut-offs of the split primitives, images and wave vectors. dual: (S, d, 3), reduced units"""
+def _finish_plan(plan: Plan, decomposition: Decomposition) -> Plan:
+    """Cut-offs of the split primitives, images and wave vectors."""
     if plan.d == 0:
         return plan
     cutoff, wave_cutoff, waves = plan.cutoff, plan.wave_cutoff, plan.waves
     if plan.split:
         solved = mixture_tails(plan, decomposition).solve(0.5 * plan.tolerance).reshape(2, -1, len(cutoff)).max(axis=1)
         cutoff, wave_cutoff = np.maximum(cutoff, solved[0]), solved[1]
-        waves = wave_vectors(plan.basis, dual, np.zeros(len(cutoff)), wave_cutoff)
-    images = lattice_images(plan.basis, dual, cutoff)
+        waves = wave_vectors(plan.basis, plan.dual, np.zeros(len(cutoff)), wave_cutoff)
+    images = lattice_images(plan.basis, plan.dual, cutoff)
     return replace(plan, cutoff=cutoff, wave_cutoff=wave_cutoff, waves=waves, images=images)
 
 
@@ -342,7 +397,7 @@ def lattice_images(basis: Array, dual: Array, cutoff: Array) -> Ragged:
     gram = basis @ basis.transpose(0, 2, 1)
     reach = (cutoff[:, None] * np.sqrt((dual * dual).sum(axis=2)) + 0.5).astype(np.int64)
 
-    def possible(extent: tuple[int, ...], some: list[int]) -> NDArray[np.bool_]:
+    def possible(extent: tuple[int, ...], some: list[int] | slice) -> NDArray[np.bool_]:
         along = gram[some] @ integer_grid(extent, False).T  # (s, d, n) b_i . n
         length2 = _gram_product(gram[some], extent, False)
         return length2 - 0.5 * np.abs(along).sum(axis=1) <= cutoff[some, None] * np.sqrt(length2)
@@ -355,7 +410,7 @@ def wave_vectors(basis: Array, dual: Array, inner: Array, outer: Array) -> Ragge
     gram = math.pi**2 * (dual @ dual.transpose(0, 2, 1))
     reach = (outer[:, None] / math.pi * np.sqrt((basis * basis).sum(axis=2)) + 1e-9).astype(np.int64)
 
-    def between(extent: tuple[int, ...], some: list[int]) -> NDArray[np.bool_]:
+    def between(extent: tuple[int, ...], some: list[int] | slice) -> NDArray[np.bool_]:
         y2 = _gram_product(gram[some], extent, True)
         chosen: NDArray[np.bool_] = y2 <= outer[some, None] ** 2
         return chosen & (y2 > inner[some, None] ** 2) if inner.any() else chosen
@@ -370,16 +425,22 @@ def _gram_product(gram: Array, extent: tuple[int, ...], half: bool) -> Array:
     return np.maximum(length2, 0.0, out=length2)
 
 
-def _collect(reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int]], NDArray[np.bool_]]) -> Ragged:
+def _collect(
+    reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int] | slice], NDArray[np.bool_]]
+) -> Ragged:
     """Points of the integer grids that pass ``test(extent, structures) -> (s, n_points)``, structure by structure."""
+    if len(reach) == 1:
+        extent = tuple(reach[0].tolist())
+        points = integer_grid(extent, half)[test(extent, slice(None))[0]]
+        return Ragged(points, np.array([len(points)]))
     count = np.zeros(len(reach), dtype=np.int64)
-    owners, points = [], []
+    owners, pieces = [], []
     for extent, some in group_rows(reach).items():
         chosen = test(extent, some)
         count[some] = chosen.sum(axis=1)
         owners.append(np.repeat(some, count[some]))
-        points.append(integer_grid(extent, half).take(np.nonzero(chosen)[1], axis=0))
-    if len(points) == 1:
-        return Ragged(points[0], count)
+        pieces.append(integer_grid(extent, half).take(np.nonzero(chosen)[1], axis=0))
+    if len(pieces) == 1:
+        return Ragged(pieces[0], count)
     order = np.argsort(np.concatenate(owners), kind="stable")
-    return Ragged(np.concatenate(points).take(order, axis=0), count)
+    return Ragged(np.concatenate(pieces).take(order, axis=0), count)

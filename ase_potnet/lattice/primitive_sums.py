@@ -17,7 +17,7 @@ from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_over_waves
 
 
 @lru_cache(maxsize=64)
-def _slots_of_pairs(n: int, device: torch.device) -> Tensor:
+def slots_of_pairs(n: int, device: torch.device) -> Tensor:
     """Place of every (i, j) among the distinct pairs: 0 for the self pair, then those of ``distinct_pairs``. (n n,)"""
     first, second = (index.cpu().numpy() for index in distinct_pairs(n, device))
     slots = np.zeros((n, n), dtype=np.int64)
@@ -41,7 +41,7 @@ def primitive_pair_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
         is_self[0] = 1.0
         own = bucket.self_terms(decomposition)
         sums = sums + torch.addcmul(constant[:, :, None], own[:, :, None], is_self, value=-1)
-    sums = sums.index_select(2, _slots_of_pairs(n, sums.device)).view(*sums.shape[:2], n, n)
+    sums = sums.index_select(2, slots_of_pairs(n, sums.device)).view(*sums.shape[:2], n, n)
     if split:
         whole = len(split) == len(decomposition.primitives)
         sums = sums + long if whole else sums.index_add(1, torch.tensor(split, device=sums.device), long)

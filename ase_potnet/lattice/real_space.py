@@ -11,7 +11,7 @@ from torch import Tensor
 from ase_potnet.lattice.potentials.base import Primitive, radial_derivative
 from ase_potnet.lattice.special import Radial
 
-_CHUNK = 1 << 16  # pair-image distances held at a time: stays in cache
+_CHUNK = 1 << 17  # pair-image distances held at a time: half of that takes 5 to 10 % longer
 FAR_AWAY = 1e8  # where padding sits, in reduced units; its square is finite in float32
 
 

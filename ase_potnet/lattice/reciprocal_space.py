@@ -10,7 +10,7 @@ from torch import Tensor
 from ase_potnet.lattice.potentials.base import Primitive
 from ase_potnet.lattice.special import exponential_integral
 
-_CHUNK = 1 << 16  # values held at a time: stays in cache
+_CHUNK = 1 << 17  # values held at a time: half of that takes 5 % longer
 _KEPT = 1 << 20  # phases of a batch up to which its plane waves are kept for the backward pass
 
 
@@ -86,7 +86,7 @@ class _WaveSum(torch.autograd.Function):
             basis = kept[0][part] if kept else memory.plane_waves(positions[part], waves[part], memory.basis)
             weighted = memory.weighted[: len(basis)]  # (b, n, N, 2M)
             torch.bmm(both[part], basis, out=weighted.flatten(1, 2))
-            per_wave = torch.einsum("bnim,bim->bnm", weighted, basis)
+            per_wave = (weighted * basis.unsqueeze(1)).sum(2)  # (b, n, 2M); einsum takes five times as long
             torch.add(per_wave[..., :n_waves], per_wave[..., n_waves:], out=grads[2][part])
             of_basis = memory.weight(weighted, weights[part]).sum(1)  # (b, N, 2M)
             cosine, sine = basis.split(n_waves, dim=2)

@@ -70,9 +70,8 @@ def site_sums(
     for plan in plans:
         check_reachable(plan, decomposition, structures.positions.dtype)
         if not field and is_small_crystal(structures, plans):
-            pairs = small_crystal_sums(structures, plan, decomposition).permute(2, 0, 1)
+            pairs = small_crystal_sums(structures, plan, decomposition)
             pieces.append((pairs @ flat).transpose(0, 1)[:, None])  # (n, 1, p, C)
-            owners.append(torch.arange(len(flat), device=flat.device))
             continue
         for members in split_into_buckets(structures, plan):
             bucket = gather_bucket(structures, plan, members)
@@ -86,8 +85,9 @@ def site_sums(
                 sums = sums * bucket.prefactors(decomposition)[:, None, None, :, None]
             pieces.append(sums[real])
             owners.append(bucket.atoms[real])
-    total = torch.cat(pieces)
-    total = total[torch.argsort(torch.cat(owners))]  # (T, 1 or 4, p, C)
+    total = pieces[0]  # (T, 1 or 4, p, C)
+    if structures.n_structures > 1:
+        total = torch.cat(pieces)[torch.argsort(torch.cat(owners))]
     if not decomposition.is_identity:
         matrix = torch.tensor(decomposition.coefficients, dtype=total.dtype, device=total.device)
         total = torch.einsum("kp,topc->tokc", matrix, total)

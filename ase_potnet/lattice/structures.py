@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +68,8 @@ def read_structures(positions: Tensor, cell: Tensor, pbc: PeriodicFlags, batch: 
     if not np.isfinite(host_cell).all():
         raise ValueError("cell must be finite, got NaN or infinity")
     flat = positions.reshape(-1, 3)
-    # x - x is zero for a finite number only; one cheap reduction instead of isfinite().all()
-    if not float((flat.detach() * 0).sum()) == 0.0:
+    # a finite sum has finite terms; one cheap reduction instead of isfinite().all()
+    if not (math.isfinite(float(flat.detach().sum())) or bool(torch.isfinite(flat.detach()).all())):
         raise ValueError("positions must be finite, got NaN or infinity")
     return Structures(
         positions=flat,
@@ -76,7 +77,7 @@ def read_structures(positions: Tensor, cell: Tensor, pbc: PeriodicFlags, batch: 
         host_cell=host_cell,
         pbc=_periodic_flags(pbc, n_structures),
         n_atoms=n_atoms,
-        first_atom=np.concatenate(([0], np.cumsum(n_atoms)[:-1])),
+        first_atom=np.cumsum(n_atoms) - n_atoms,
         layout=layout,
     )
 
@@ -117,6 +118,8 @@ def _count_atoms(positions: Tensor, batch: Tensor | None, n_structures: int) -> 
 
 
 def _periodic_flags(pbc: PeriodicFlags, n_structures: int) -> NDArray[np.bool_]:
+    if isinstance(pbc, bool):
+        return np.full((n_structures, 3), pbc)
     flags = np.asarray(pbc.cpu() if isinstance(pbc, Tensor) else pbc)
     if flags.dtype != np.bool_:
         if not np.isin(flags, (0, 1)).all():

@@ -30,16 +30,25 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> nn.Modul
     Raises:
         ValueError: naming name or options, with the nearest valid word.
     """
-    if name not in _CLASSES:
-        raise ValueError(f"name: no model {name!r}{_hint(name, MODEL_NAMES)}; there are {', '.join(MODEL_NAMES)}")
-    module, attribute = _CLASSES[name]
-    model_class = getattr(import_module(module), attribute)
-    known = [field.name for field in dataclasses.fields(model_class.Config)]
+    known = option_names(name)
     for key in options or {}:
         if key not in known:
             raise ValueError(f"options: {name} has no option {key!r}{_hint(key, known)}; there are {', '.join(known)}")
+    model_class = _model_class(name)
     model: nn.Module = model_class(model_class.Config(**(options or {})))
     return model
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Fields of a model's config dataclass. Raises ValueError for an unknown name."""
+    return tuple(field.name for field in dataclasses.fields(_model_class(name).Config))
+
+
+def _model_class(name: str) -> Any:
+    if name not in _CLASSES:
+        raise ValueError(f"name: no model {name!r}{_hint(name, MODEL_NAMES)}; there are {', '.join(MODEL_NAMES)}")
+    module, attribute = _CLASSES[name]
+    return getattr(import_module(module), attribute)
 
 
 def model_name(model: nn.Module) -> str:
@@ -50,6 +59,6 @@ def model_name(model: nn.Module) -> str:
     raise ValueError(f"model must be one of {', '.join(MODEL_NAMES)}, got {type(model).__name__}")
 
 
-def _hint(word: str, known: tuple[str, ...] | list[str]) -> str:
+def _hint(word: str, known: tuple[str, ...]) -> str:
     near = get_close_matches(word, known, n=1)
     return f", did you mean {near[0]!r}?" if near else ""

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
-from ase_potnet.lattice import Coulomb, London, Pauli, pair_sums, site_sums
+from ase_potnet.lattice import Coulomb, London, Pauli, site_sums
 from ase_potnet.models.layers import sum_tolerance
 from ase_potnet.models.local_environment import Environment
 
 N_POTENTIALS = 3
-_SMALL = 64  # atoms of a single structure up to which the matrix of pairs is the fastest way
 
 
 class Sources(nn.Module):
@@ -69,27 +68,20 @@ class SitePotentials(nn.Module):
 
     def forward(self, sources: Tensor, atoms: AtomsBatch) -> CompletePotentials:
         """sources: (T, Q, 3)"""
-        n_atoms, fields = len(sources), None
-        tolerance = sum_tolerance(self.tolerance, atoms.dtype)
-        if atoms.n_structures == 1 and n_atoms <= _SMALL and not self.fields:
-            sums = pair_sums(atoms.positions, atoms.cell[0], self.potentials, pbc=atoms.pbc[0], tolerance=tolerance)
-            assert isinstance(sums, Tensor)  # (T, T, 3)
-            own = (sums.permute(2, 0, 1) @ sources.permute(2, 0, 1)).permute(1, 2, 0)
-        else:
-            found = site_sums(
-                sources.reshape(n_atoms, -1),
-                atoms.positions,
-                atoms.cell,
-                self.potentials,
-                pbc=atoms.pbc,
-                tolerance=tolerance,
-                field=self.fields,
-                batch=atoms.batch,
-            )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
-            potentials, fields = found if isinstance(found, tuple) else (found, None)
-            own = _own(potentials, sources)
-        scale = self.get_buffer("scale").to(own)
-        own = own * scale  # (T, Q, 3)
+        n_atoms = len(sources)
+        found = site_sums(
+            sources.reshape(n_atoms, -1),
+            atoms.positions,
+            atoms.cell,
+            self.potentials,
+            pbc=atoms.pbc,
+            tolerance=sum_tolerance(self.tolerance, atoms.dtype),
+            field=self.fields,
+            batch=atoms.batch,
+        )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
+        potentials, fields = found if isinstance(found, tuple) else (found, None)
+        scale = self.get_buffer("scale").to(sources)
+        own = _own(potentials, sources) * scale  # (T, Q, 3)
         if fields is not None:
             fields = (_own(fields, sources) * scale).reshape(n_atoms, 3, -1)
         energies = 0.5 * (self.strength * sources * own).sum((1, 2))

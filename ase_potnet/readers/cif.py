@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ase_potnet.readers.entry import reason_of
 from ase_potnet.readers.structures import crystal
 
 _CELL = tuple(
@@ -117,7 +118,7 @@ def _parse_any(text: str) -> Atoms:
             from pymatgen.io.cif import CifParser
         except ImportError:
             raise ValueError(
-                f"not readable as CIF by ASE ({error}); pymatgen may read it: pip install pymatgen"
+                f"not readable as CIF by ASE ({reason_of(error)}); pymatgen may read it: pip install pymatgen"
             ) from error
         structure = CifParser.from_str(text).parse_structures(primitive=False)[0]
         if not structure.is_ordered:

@@ -70,10 +70,7 @@ class PhononStability:
         from ase_potnet.screening.symmetry import make_symmetric
 
         atoms, _ = make_symmetric(crystal.atoms.copy(), 0.01)  # float32 has rounded the atoms
-        atoms.set_masses(atoms.get_masses())  # ASE knows more of them than phonopy
-        light = atoms.copy()  # the search for the conventional cell wants elements whose masses phonopy knows
-        light.numbers = 1 + np.unique(atoms.numbers, return_inverse=True)[1]
-        cell, matrix = to_phonopy(atoms), supercell_matrix(light, float(self.height))
+        cell, matrix = to_phonopy(atoms), supercell_matrix(atoms, float(self.height))
         size = round(abs(float(np.linalg.det(matrix)))) * len(atoms)
         if size > self.most_atoms:
             raise ScreeningFailure(
@@ -88,9 +85,9 @@ class PhononStability:
 
 def _exact_frequencies(ph: Any) -> np.ndarray[Any, Any]:
     """Frequencies (THz) at the wave vectors of the supercell, the three translations at Γ left out."""
-    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+    from ase_potnet.integrations.harmonic import commensurate_points
 
-    points = get_commensurate_points(np.rint(np.linalg.inv(ph.primitive.primitive_matrix)).astype(np.int64))
+    points = commensurate_points(ph)
     frequencies = ph.run_qpoints(points).frequencies
     rows = []
     for point, row in zip(points, frequencies, strict=True):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from ase_potnet.graph import batch_structures, local_edges
 from ase_potnet.training.arrays import StructureArrays, join_arrays, structure_arrays, with_labels, with_targets
-from ase_potnet.training.batches import Budget, TrainingBatches, shuffled_batches, sorted_batches
+from ase_potnet.training.batches import Budget, TrainingBatches, pairs_in, shuffled_batches, sorted_batches
 from ase_potnet.training.data import Dataset, labels, open_dataset
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data"
@@ -101,6 +101,40 @@ def test_order_depends_on_seed_and_epoch_alone(arrays: StructureArrays) -> None:
     assert order(1, 2) == order(1, 2)
     assert order(1, 2) != order(1, 3)
     assert order(1, 2) != order(2, 2)
+
+
+def displaced(arrays: StructureArrays, counts: list[int]) -> StructureArrays:
+    """The first structures, each with so many displacements."""
+    rows = np.repeat(np.arange(len(counts)), counts)
+    several = arrays.take(rows)
+    shifts = np.random.default_rng(0).normal(scale=0.02, size=several.positions.shape)
+    return replace(several, positions=several.positions + shifts)
+
+
+def test_frames_of_one_cell_are_a_family(arrays: StructureArrays) -> None:
+    several = displaced(arrays, [1, 3, 2])
+    assert several.family.tolist() == [0, 1, 1, 1, 2, 2]
+    other_cell = replace(several, cell=several.cell * np.linspace(1, 1.01, 6)[:, None, None])
+    assert other_cell.family.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_frames_of_one_cell_come_in_twos(arrays: StructureArrays, world: int) -> None:
+    several = displaced(arrays, [1, 3, 2, 1, 4, 5, 2, 2, 1, 6])
+    budget = Budget(structures=7)
+    loaders = [
+        TrainingBatches(several, lambda _, rows: rows, budget, Place(), seed=5, rank=rank, world=world, paired=True)
+        for rank in range(world)
+    ]
+    shares = [rows for loader in loaders for rows in loader]
+    assert sorted(np.concatenate(shares)) == list(range(len(several)))
+    pairs = [tuple(rows[pair]) for rows in shares for pair in pairs_in(rows, several.family)]
+    whole = [tuple(rows[pair]) for rows in loaders[0].plan() for pair in pairs_in(rows, several.family)]
+    assert sorted(pairs) == sorted(whole)
+    assert len(pairs) == 11  # whole halves of the counts
+    assert all(several.family[one] == several.family[other] for one, other in pairs)
+    if world == 1:  # several processes want a share each, even of the last batch
+        assert max(len(rows) for rows in loaders[0].plan()) <= 7
 
 
 def test_iteration_starts_where_the_training_is(arrays: StructureArrays) -> None:

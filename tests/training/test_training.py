@@ -229,6 +229,24 @@ def test_force_errors_relative_to_the_forces_of_a_frame(energy_recipe: Recipe) -
         assert int(scaled.count) == int(plain.count)
 
 
+def test_differences_of_the_forces_on_two_frames_of_a_cell(energy_recipe: Recipe) -> None:
+    task, model, arrays = energy_parts(energy_recipe, differences={"weight": 3.0, "scale": 0.1}, forces={"weight": 0.0})
+    arrays = arrays.take(np.array([0, 2, 2, 1]))
+    arrays.positions[arrays.atom_rows(np.array([2]))] += 0.03
+    one, other = (arrays.atom_rows(np.array([row])) for row in (1, 2))
+    arrays.values["forces"][other] *= 1.5
+    batch = task.collate(arrays, np.array([3, 1, 2, 0]))
+    term = next(term for term in task.loss_terms(model, batch, 0.0) if term.name == "differences")
+    found = task.predict(model, task.collate(arrays, np.arange(4)).atoms)["forces"].numpy()
+    wanted = arrays.values["forces"][other] - arrays.values["forces"][one]
+    errors = np.linalg.norm(found[other] - found[one] - wanted, axis=1)
+    assert term.total.item() == pytest.approx(errors.sum() / (0.1 + np.sqrt((wanted**2).sum(1).mean())), rel=1e-6)
+    assert (int(term.count), term.weight) == (len(one), 3.0)
+    assert term.total.requires_grad
+    alone = task.loss_terms(model, task.collate(arrays, np.array([0, 3])), 0.0)
+    assert (alone[-1].total.item(), int(alone[-1].count)) == (0.0, 0)
+
+
 def test_compressed_frames_count_less(energy_recipe: Recipe) -> None:
     task, model, arrays = energy_parts(energy_recipe, energy={"kind": "l1"}, stress={"kind": "l1"})
     relative = EnergyTask(task.dtype, task.loss.model_copy(update={"stress_scale": 0.01}))

@@ -163,6 +163,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
             "harmonic": {"weight": 0.3, "volume": (0.96, 1.04), "sigma": (0.005, 0.03)},
         },
     },
+    "displaced": {"kinds": {"displaced": {"sigma": 0.02}}},
 }
 
 
@@ -170,7 +171,8 @@ def load_recipe(recipe: str | Path | Recipe, *, frames: int | None = None, seed:
     """The recipe of that name, or in that YAML file.
 
     Args:
-        recipe: none (structures as they are), default, phonon, a YAML file, or a recipe
+        recipe: none (structures as they are), default, phonon, displaced (every atom moved by about 0.02 Å, the cell as it
+            is: the second of two frames, for differences of forces), a YAML file, or a recipe
         frames, seed: in place of the recipe's own
 
     Raises:

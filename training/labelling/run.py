@@ -97,7 +97,7 @@ def label(
         source: anything that `open_dataset` reads, or a data set
         out: folder to write to
         calculator: `module:factory[,key=value,...]` or `module:factory,{json}`; see `parse_spec`
-        recipe: none (structures as they are), default, phonon, a YAML file, or a `Recipe`
+        recipe: none (structures as they are), default, phonon, displaced, a YAML file, or a `Recipe`
         frames, seed: in place of the recipe's own
         elements: only structures of these elements; None takes all
         structures: take at most this many structures

@@ -258,7 +258,7 @@ def test_frame_seeds_differ_and_repeat() -> None:
     assert frame_seed(1, "mp-149", 2) == frame_seed(1, "mp-149", 2)
 
 
-@pytest.mark.parametrize("name", ["default", "phonon"])
+@pytest.mark.parametrize("name", ["default", "phonon", "displaced"])
 def test_same_seed_same_frame(name: str, quartz_like: Atoms) -> None:
     recipe = load_recipe(name)
     frames = []

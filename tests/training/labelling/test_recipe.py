@@ -13,7 +13,7 @@ from ase_potnet.training.labelling import BUILT_IN, Kind, Recipe, load_recipe
 def test_built_in_recipes_are_valid_and_survive_json(name: str) -> None:
     recipe = load_recipe(name)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
-    assert sum(not kind.changes for kind in recipe.kinds.values()) == (name != "phonon")
+    assert sum(not kind.changes for kind in recipe.kinds.values()) == (name not in ("phonon", "displaced"))
 
 
 def test_yaml_file(tmp_path: Path) -> None:
@@ -64,5 +64,5 @@ def test_bad_recipes_name_the_field(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"wanted none, default, phonon or a YAML file, got phonons"):
+    with pytest.raises(ValueError, match=r"wanted none, default, phonon, displaced or a YAML file, got phonons"):
         load_recipe("phonons")

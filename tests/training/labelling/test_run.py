@@ -21,6 +21,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import write
 
+from ase_potnet.training.arrays import structure_arrays
 from ase_potnet.training.data import Dataset, Record, group_split, labels, open_dataset
 from ase_potnet.training.labelling import Kind, Limits, Recipe, Summary, duration, label, load_recipe
 
@@ -172,6 +173,18 @@ def test_groups_of_the_input_are_kept() -> None:
     source = Dataset([Record("a", bulk("Cu"), {}, "g"), Record("b", bulk("Ni"), {}, "g")])
     run(source, "out", EMT_SPEC)
     assert {record.group for record in open_dataset("out", progress=False)} == {"g"}
+
+
+def test_second_frames_are_of_the_family_and_the_group_of_the_first(metals: Dataset) -> None:
+    run(metals, "first", EMT_SPEC, recipe="phonon", frames=3)
+    run("first", "second", EMT_SPEC, recipe="displaced")
+    both = open_dataset(["first", "second"], progress=False)
+    family = structure_arrays(both).family
+    assert sorted(np.bincount(family)) == [2] * (len(both) // 2)
+    for number in range(family.max() + 1):
+        one, other = (both[row] for row in np.flatnonzero(family == number))
+        assert one.group == other.group
+        assert 0.001 < np.abs(one.atoms.positions - other.atoms.positions).mean() < 0.03
 
 
 # Provenance, selection
