@@ -17,6 +17,7 @@ from ase_potnet.lattice.pair_sums import pair_costs
 from ase_potnet.lattice.pair_vectors import distinct_pairs
 from ase_potnet.lattice.plan import constants_of, plan_sums
 from ase_potnet.lattice.potentials.base import Primitive, decompose, radial_values
+from ase_potnet.lattice.primitive_sums import slots_of_pairs
 from ase_potnet.lattice.structures import Structures
 from ase_potnet.models.layers import sum_tolerance
 from ase_potnet.models.site_potentials import CompletePotentials, SitePotentials
@@ -82,9 +83,6 @@ def make_tables(potentials: SitePotentials, atoms: AtomsBatch) -> tuple[SumTable
         own, background = (primitive.self_term(of_alpha), primitive.background(of_alpha)) if split else (0.0, 0.0)
         rows.append([scale, alpha, float(factor[0]), float(own), float(background)])
     first, second = (torch.cat((pair.new_zeros(1), pair)) for pair in distinct_pairs(n_atoms, atoms.device))
-    slots = first.new_zeros(n_atoms, n_atoms)
-    slots[first, second] = slots[second, first] = torch.arange(len(first), device=slots.device)
-    slots.fill_diagonal_(0)
     like = atoms.positions
     tables = SumTables(
         to_lattice=torch.from_numpy(plan.transform[0] * scale).to(like),
@@ -93,7 +91,7 @@ def make_tables(potentials: SitePotentials, atoms: AtomsBatch) -> tuple[SumTable
         constants=torch.tensor(rows, dtype=torch.float64).T.contiguous().to(like),
         first=first,
         second=second,
-        slots=slots,
+        slots=slots_of_pairs(n_atoms, atoms.device).view(n_atoms, n_atoms),
     )
     return tables, plan.complete
 
