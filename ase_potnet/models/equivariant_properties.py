@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ase_potnet.graph import AtomsBatch, Edges
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet, EquivariantPotNetConfig
 from ase_potnet.models.layers import mean_over_atoms, mlp
+from ase_potnet.models.local_environment import Places
 from ase_potnet.models.scaling import TargetScaling, composition
 
 
@@ -42,7 +43,7 @@ class EquivariantProperties(EquivariantPotNet):
         nn.init.zeros_(self.from_energy.weight)
         self.scaling = TargetScaling(n_targets)
 
-    def forward(self, atoms: AtomsBatch, edges: Edges | None = None) -> Tensor:
+    def forward(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> Tensor:
         """Predictions in physical units. (B, n_targets)"""
         scalars, energies = self.features(atoms, edges)
         scalars = self.norm(scalars)
