@@ -37,7 +37,7 @@ class PotNetCalculator(Calculator):
         model: packaged name (``ase_potnet.list_models()``), a model folder, or a loaded model (which is copied).
         device: "auto" (a GPU if there is one), "cpu", "cuda", ...
         dtype: "float64", or "float32": faster, forces to about 1e-5 eV/Å.
-        compile: whether crystals of 2 to 64 atoms go through one compiled function, three times as fast; other
+        compile: whether crystals of 2 to 64 atoms go through one compiled function, two to three times as fast; other
             systems do not. Compiling takes minutes once, the result is kept in ``$XDG_CACHE_HOME/ase_potnet``. Needs
             a C++ compiler and the CPU; warns and goes on without where that fails.
         tolerance: absolute error of the lattice sums; None for the model's own (1e-11 in float64, 1e-5 in float32).
@@ -118,9 +118,17 @@ class PotNetCalculator(Calculator):
         if result.stress is not None:
             self.results["stress"] = result.stress
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation; quick in dynamics, where at most the positions have."""
+        old = self.atoms
+        if old is None or _all_but_positions(old) != _all_but_positions(atoms):
+            changes: list[str] = super().check_state(atoms, tol)
+            return changes
+        return [] if np.array_equal(old.positions, atoms.positions) else ["positions"]
+
     def _batch(self, atoms: Atoms) -> AtomsBatch:
         """The atoms as tensors; only the positions are read anew where nothing else has changed."""
-        key = (atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes())
+        key = _all_but_positions(atoms)
         if self._last is not None and self._last[0] == key and np.isfinite(atoms.positions).all():
             last = self._last[1]
             positions = torch.from_numpy(atoms.positions.copy()).to(device=self._device, dtype=self._dtype)
@@ -165,6 +173,11 @@ def _identity(model: str | Path | nn.Module) -> dict[str, Any]:
         return {"model": type(model).__name__, "version": version("ase-potnet"), "sha256": None}
     info = model_info(model)
     return {"model": str(model), "version": info.version, "sha256": info.sha256}
+
+
+def _all_but_positions(atoms: Atoms) -> tuple[bytes, ...]:
+    """Of what the energy depends on."""
+    return atoms.numbers.tobytes(), atoms.cell.array.tobytes(), atoms.pbc.tobytes()
 
 
 def _check_keywords(keywords: dict[str, Any]) -> None:

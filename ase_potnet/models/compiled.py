@@ -149,7 +149,7 @@ def _load_or_compile(model: EquivariantPotNet, complete: Flags, dtype: torch.dty
     path = folder / f"{_key(model, complete, dtype)}.pt2"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _LOG.warning("compiling the potential, once for this machine; this takes a minute or two (%s)", path)
+        _LOG.warning("compiling the potential, once for this machine: this takes minutes (%s)", path)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
             _compile(_step(model, complete), dtype, made)

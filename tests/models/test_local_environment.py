@@ -11,7 +11,6 @@ from torch import Tensor
 from ase_potnet.graph import batch_structures, local_edges
 from ase_potnet.models.local_environment import Places, padded_places
 
-
 SALT = bulk("NaCl", "rocksalt", a=5.6).repeat((2, 1, 1))
 
 
