@@ -16,7 +16,7 @@ from ase.build import bulk
 from ase_potnet import predict
 from ase_potnet.cli import main
 from ase_potnet.models import build_model
-from ase_potnet.pretrained import packaged, save_model
+from ase_potnet.pretrained import Target, packaged, save_model
 from ase_potnet.structure_files import relaxed_name
 
 SAMPLES = Path(__file__).resolve().parent / "data"
@@ -98,6 +98,23 @@ def test_evaluate_a_potential_by_element(tmp_path: Path, capsys: pytest.CaptureF
     assert "energies after a shift per element, fitted to these data" in shifted["notes"]
     assert shifted["metrics"]["energy_per_atom"]["mae"] < 0.1 * plain["metrics"]["energy_per_atom"]["mae"]
     assert shifted["metrics"]["forces"] == plain["metrics"]["forces"]
+
+
+def test_evaluate_leaves_out_targets_that_the_data_do_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_model("invariant-potnet", {"width": 8, "n_layers": 1, "n_targets": 2})
+    targets = ["magnetisation", Target("gap", "eV", "optb88vdw_bandgap")]
+    args = ("evaluate", "-m", str(save_model(model, tmp_path / "two", targets=targets)), "-d", str(JARVIS))
+    assert run(*args, "-o", str(tmp_path / "out")) == 0
+    assert "magnetisation: the data have no field magnetisation" in capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(written["metrics"]) == ["gap"]
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    gaps = {entry["jid"]: entry["optb88vdw_bandgap"] for entry in json.loads(JARVIS.read_text())}
+    assert all(float(row["target"]) == pytest.approx(gaps[row["id"]]) for row in rows)
+    assert run(*args, "--target", "magnetisation=spin") == 2
+    assert "error: data: no field spin; there are" in capsys.readouterr().err
 
 
 def test_evaluate_takes_a_part_and_another_name(
@@ -256,6 +273,10 @@ def test_models_lists_packaged_models(
         (("predict", "nowhere.cif"), "error: files: no file or folder nowhere.cif"),
         (("predict", str(JARVIS), "-f", "excel"), "error: --format: wanted one of table, csv, json, got 'excel'"),
         (("predict", str(JARVIS), "--device", "cuda:99"), "CUDA devices, got 'cuda:99'"),
+        (
+            ("screen", str(JARVIS), "--out", "new.db", "--export", "a.xls"),
+            "error: export: wanted a name that ends with",
+        ),
         (("relax", "nowhere.cif"), "error: FILE: no file nowhere.cif"),
         (("models", "nowhere"), "error: model: no packaged model"),
     ],

@@ -74,8 +74,11 @@ def assess(
     """
     info = model_info(model)
     targets = data_targets(info, fields or {}) if info.task == "property" else ()
-    dataset = open_dataset(data, targets=[t.source for t in targets], kind=kind, limit=limit, progress=progress)
+    dataset = open_dataset(data, targets=None if targets else [], kind=kind, limit=limit, progress=progress)
     notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
+    if targets:
+        targets, absent = _present(targets, dataset, fields or {})
+        notes += [f"{target.name}: the data have no field {target.source}" for target in absent]
     if split is not None:
         dataset = _part(dataset, split, part)
     arrays = to_arrays(dataset, targets)
@@ -88,6 +91,8 @@ def assess(
     predictions = _predict(info, network, arrays, place, progress)
     by_element: Metrics = {}
     if info.task == "property":
+        names = [target.name for target in info.targets]
+        predictions["targets"] = predictions["targets"][:, [names.index(target.name) for target in targets]]
         metrics = property_metrics(targets, predictions["targets"], arrays.values["targets"])
     else:
         if fit_shifts:
@@ -108,6 +113,21 @@ def data_targets(info: ModelInfo, fields: Mapping[str, str]) -> tuple[Target, ..
         if name not in names:
             raise ValueError(f"fields: the model {info.name} has no target {name!r}; it has {', '.join(names)}")
     return tuple(replace(target, field=fields.get(target.name, target.source)) for target in info.targets)
+
+
+def _present(
+    targets: tuple[Target, ...], dataset: Dataset, fields: Mapping[str, str]
+) -> tuple[tuple[Target, ...], list[Target]]:
+    """The targets that the data have, and the others. Raises ValueError where one was asked for, or none is there."""
+    there = {name for record in dataset for name in record.targets}
+    absent = [target for target in targets if target.source not in there]
+    wanted = absent if len(absent) == len(targets) else [target for target in absent if target.name in fields]
+    if wanted:
+        raise ValueError(
+            f"data: no field {', '.join(target.source for target in wanted)}; "
+            f"there are {', '.join(sorted(there)) or 'none with numbers'} (--target name=field names another)"
+        )
+    return tuple(target for target in targets if target not in absent), absent
 
 
 def _part(dataset: Dataset, split: str | Path, part: str) -> Dataset:

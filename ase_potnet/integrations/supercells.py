@@ -39,6 +39,9 @@ def supercell_matrix(
         wrong = matrix.shape != (3, 3) or matrix.dtype.kind not in "iuf" or (matrix != np.rint(matrix)).any()
     except (TypeError, ValueError):
         wrong = True
+    if isinstance(supercell, (int, np.integer)):
+        n = int(supercell)
+        raise ValueError(f"supercell: {n} is ambiguous; write {n}.0 for a height in Å, or ({n}, {n}, {n}) for cells")
     if wrong or round(np.linalg.det(matrix)) < 1:
         raise ValueError(
             f"supercell: wanted 'auto', a height in Å, three positive integers, or a 3 × 3 matrix of integers with a "

@@ -98,22 +98,23 @@ class _Crystal:
     @cached_property
     def weights(self) -> Tensor:
         """2 H(k)/V of the split primitives for cosines and sines, physical units. (n_split, 1, 2 W)"""
-        weights = torch.stack([values[0] for values in self._transforms(1)]) * self.of_waves
+        weights = torch.stack([values[0] for values in self._transforms]) * self.of_waves
         return torch.cat((weights, weights), dim=1)[:, None]
 
     @cached_property
     def weight_slopes(self) -> Tensor:
         """Derivatives of the weights by k^2. (n_split, W)"""
-        return torch.stack([values[1] for values in self._transforms(2)]) * (-0.25 * self.of_waves)
+        return torch.stack([values[1] for values in self._transforms]) * (-0.25 * self.of_waves)
 
-    def _transforms(self, n_orders: int) -> list[list[Tensor]]:
-        """E_(3/2-p)((k^2 + alpha^2)/4), H(k) but for pi^(3/2), of the split primitives, with its derivatives."""
+    @cached_property
+    def _transforms(self) -> list[list[Tensor]]:
+        """E_(3/2-p)((k^2 + alpha^2)/4), H(k) but for pi^(3/2), of the split primitives, and minus its derivative."""
         quarter = 0.25 * (self.waves * self.waves).sum(0)
         power_law, transforms = Radial(quarter), []
         for k in self.plan.split:
             alpha, index = self.alphas[k], 1.5 - self.decomposition.primitives[k].p
             radial = power_law if alpha == 0 else Radial(quarter + 0.25 * alpha * alpha)
-            transforms.append(exponential_integrals(index, radial, n_orders))
+            transforms.append(exponential_integrals(index, radial, n_orders=2))
         return transforms
 
 

@@ -58,13 +58,28 @@ class CompletePotentials:
 class SitePotentials(nn.Module):
     """Coulomb, London and Pauli potentials of latent sources, each source in its own potential."""
 
-    def __init__(self, n_sources: int, alpha: float, tolerance: float | None, fields: bool) -> None:
+    def __init__(
+        self, n_sources: int, alpha: float, tolerance: float | None, fields: bool, free_signs: bool = False
+    ) -> None:
         super().__init__()
+        self.free_signs = free_signs
         self.potentials = (Coulomb(), London(), Pauli(alpha))
         self.tolerance, self.fields = tolerance, fields
         # to order one: typical sums at 2.5 Å are 0.4, 0.02 and 0.005
         self.register_buffer("scale", torch.tensor([1.0, 20.0, 100.0]), persistent=False)
-        self.strength = nn.Parameter(torch.zeros(n_sources, N_POTENTIALS))
+        self.strength = nn.Parameter(torch.tensor([0.0, 0.01, 0.01]).repeat(n_sources, 1))
+
+    @property
+    def strengths(self) -> Tensor:
+        """Factors of source times potential in the energy. (Q, 3)
+
+        Unless signs are free, London attracts and Pauli repels atoms with equal sources, whatever is learned: else
+        sources that grow with the density can make a compressed crystal collapse.
+        """
+        if self.free_signs:
+            return self.strength
+        coulomb, london, pauli = self.strength.unbind(1)
+        return torch.stack((coulomb, -london.abs(), pauli.abs()), dim=1)
 
     def forward(self, sources: Tensor, atoms: AtomsBatch) -> CompletePotentials:
         """sources: (T, Q, 3)"""
@@ -84,7 +99,7 @@ class SitePotentials(nn.Module):
         own = _own(potentials, sources) * scale  # (T, Q, 3)
         if fields is not None:
             fields = (_own(fields, sources) * scale).reshape(n_atoms, 3, -1)
-        energies = 0.5 * (self.strength * sources * own).sum((1, 2))
+        energies = 0.5 * (self.strengths * sources * own).sum((1, 2))
         return CompletePotentials(own.reshape(n_atoms, -1), fields, energies)
 
 

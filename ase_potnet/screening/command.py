@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ase_potnet.screening.export import export
+from ase_potnet.screening.export import check_name, export
 from ase_potnet.screening.screening import Summary, screen
 
 
@@ -26,6 +26,8 @@ def run_screen(
 
     Raises ValueError naming what is wrong, OSError where out cannot be written.
     """
+    for path in exports:
+        check_name(path)
     options = {}
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -30,11 +30,15 @@ def export(results: str | Path, path: str | Path) -> Path:
         ModuleNotFoundError: pyarrow (Parquet) is not installed.
     """
     target = Path(path)
-    write = _WRITERS.get(target.suffix.lower())
-    if write is None:
-        raise ValueError(f"export: wanted a name that ends with {', '.join(_WRITERS)}, got {str(target)!r}")
-    write(Path(results), target)
+    check_name(target)
+    _WRITERS[target.suffix.lower()](Path(results), target)
     return target
+
+
+def check_name(path: Path) -> None:
+    """Raises ValueError for a file that ``export`` cannot write, by its name."""
+    if path.suffix.lower() not in _WRITERS:
+        raise ValueError(f"export: wanted a name that ends with {', '.join(_WRITERS)}, got {str(path)!r}")
 
 
 def columns(results: str | Path) -> list[str]:

@@ -15,6 +15,7 @@ from ase.data.colors import jmol_colors
 from ase_potnet.file_safety import replacing
 from ase_potnet.screening.export import columns
 from ase_potnet.screening.store import DONE, FAILED, opened, read_settings, records
+from ase_potnet.screening.tasks import units
 
 MOST_STRUCTURES = 2000  # drawn in three dimensions; more make the page large
 MOST_ROWS = 20_000
@@ -75,6 +76,7 @@ def report_data(results: Path) -> dict[str, Any]:
         "total": sum(statuses.values()),
         "reasons": [[task, reason, number] for (task, reason), number in reasons.most_common()],
         "columns": names,
+        "units": units(settings.get("tasks", ())),
         "rows": rows,
         "structures": structures,
         "n_structures": n_structures,

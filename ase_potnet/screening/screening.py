@@ -147,7 +147,7 @@ class Screening(Iterator[Record]):
                     aside.append(
                         Record(
                             candidate.key, candidate.id, candidate.source, DUPLICATE, message=other,
-                            formula=candidate.atoms.get_chemical_formula(), n_atoms=len(candidate.atoms),
+                            formula=candidate.atoms.get_chemical_formula(mode="metal"), n_atoms=len(candidate.atoms),
                         )
                     )  # fmt: skip
                 else:

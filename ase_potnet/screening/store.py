@@ -85,6 +85,7 @@ class Store:
         self._close = contextlib.ExitStack()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_other_files(self.path)
             self._close.enter_context(_locked(self.path))
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             self._close.callback(self._connection.close)
@@ -178,6 +179,15 @@ def _locked(path: Path) -> Iterator[None]:
         if "another run is writing" in str(error):
             raise ValueError(str(error).replace(f"writing to {path.parent}", f"writing to {path}")) from error
         raise
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raises ValueError for a file that SQLite did not write, before a lock is made beside it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(16)
+        if start and start != b"SQLite format 3\0":
+            raise ValueError(f"out: {path} is no database of results; name a new file")
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -16,6 +17,8 @@ from ase import Atoms
 from ase.units import GPa
 
 from ase_potnet.evaluation import Result
+from ase_potnet.prediction import model_for
+from ase_potnet.pretrained import model_info
 from ase_potnet.screening.engine import Answers, Ask, Steps, as_tuple
 from ase_potnet.screening.failures import NOT_CONVERGED, ScreeningFailure
 from ase_potnet.screening.relaxation import relax_steps
@@ -278,6 +281,18 @@ def _task_class(name: str) -> Any:
     near = get_close_matches(name, task_names(), n=1)
     hint = f"did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"tasks: there is no task {name!r}; {hint} There are {', '.join(task_names())}")
+
+
+def units(settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Units of the values of tasks, from their ``settings_of``; none of tasks or models that are not installed."""
+    found: dict[str, str] = {}
+    for entry in settings:
+        with contextlib.suppress(ValueError):
+            found.update(_task_class(entry["task"]).columns)
+            if entry["task"] == Property.name:
+                info = model_info(entry["model"]) if entry["model"] else model_for(entry["property"])
+                found.update({target.name: target.unit for target in info.targets})
+    return found
 
 
 def settings_of(task: Task) -> dict[str, Any]:

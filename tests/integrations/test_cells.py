@@ -55,10 +55,16 @@ def test_elements_whose_mass_phonopy_does_not_know() -> None:
                                   scaled_positions=known.get_scaled_positions()).masses)  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", ["big", 0.0, -3.0, np.nan, 2, (2, 2), (0, 1, 1), (1.5, 1, 1), np.ones((3, 3)), None])
+@pytest.mark.parametrize("wrong", ["big", 0.0, -3.0, np.nan, (2, 2), (0, 1, 1), (1.5, 1, 1), np.ones((3, 3)), None])
 def test_wrong_supercells(wrong: object) -> None:
     with pytest.raises(ValueError, match="supercell: wanted"):
         supercell_matrix(bulk("Cu", "fcc", a=3.6), wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [5, np.int64(5)])
+def test_a_length_or_a_number_of_cells(wrong: int) -> None:
+    with pytest.raises(ValueError, match=r"supercell: 5 is ambiguous; write 5.0 for a height in Å, or \(5, 5, 5\)"):
+        supercell_matrix(bulk("Cu", "fcc", a=3.6), wrong)
 
 
 def test_relaxation_finds_what_ase_finds() -> None:

@@ -76,6 +76,8 @@ def test_imaginary_modes_are_told_in_one_line(model: Path, tmp_path: Path, capsy
         (("{file}", "--nac", "nowhere"), "error: nac: no file nowhere"),
         (("{file}", "--method", "magic"), "error: method: wanted one of finite, analytic"),
         (("{broken}",), "cannot be read"),
+        (("{partial}",), "cannot be read: a site is occupied partially"),
+        (("{file}", "--supercell", "2,2"), "error: --supercell: wanted"),
     ],
 )
 def test_errors_are_one_line(
@@ -84,7 +86,9 @@ def test_errors_are_one_line(
     file, broken = tmp_path / "ar.cif", tmp_path / "broken.cif"
     ase.io.write(file, bulk("Ar", "fcc", a=4.6))
     broken.write_text("data_nothing\n")
-    words = [word.format(file=file, broken=broken) for word in args]
+    partial = tmp_path / "partial.cif"
+    partial.write_text(file.read_text().replace("1.0000\n", "0.5000\n"))
+    words = [word.format(file=file, broken=broken, partial=partial) for word in args]
     assert run("phonon", *words, "-m", str(model), "-o", str(tmp_path), "--no-relax") == 2
     err = capsys.readouterr().err
     assert message in err

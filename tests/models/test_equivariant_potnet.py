@@ -31,8 +31,8 @@ def make_model(options: dict[str, object], seed: int = 0) -> EquivariantPotNet:
         model = build_model("equivariant-potnet", SMALL | options).double()
         assert isinstance(model, EquivariantPotNet)
         with torch.no_grad():
-            for parameter in model.parameters():
-                if not parameter.any():
+            for name, parameter in model.named_parameters():
+                if not parameter.any() or name == "site_potentials.strength":
                     parameter.normal_()
         model.set_references(torch.linspace(-5, 5, 95, dtype=torch.float64), 1.3)
     return model
@@ -227,6 +227,23 @@ def test_close_atoms_repel() -> None:
     model = make_model({"n_sources": 0})
     energies = [energy(model, Atoms("FeO", positions=[[0, 0, 0], [r, 0, 0]])) for r in (0.3, 0.5, 0.8)]
     assert energies[0] > energies[1] + 50 > energies[2] + 100
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_signs_of_the_complete_terms(free: bool) -> None:
+    site = make_model({"free_signs": free}, seed=2).site_potentials
+    with torch.no_grad():
+        site.strength.copy_(torch.tensor([[1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]))
+        atoms = batch_structures(bulk("Al", "fcc", a=4.0))
+        energies = []
+        for potential in range(3):
+            sources = torch.zeros(1, 2, 3, dtype=torch.float64)
+            sources[:, :, potential] = torch.tensor([1.0, 0.5])
+            energies.append(float(site(sources, atoms).energies))
+    coulomb, london, pauli = energies
+    assert coulomb != 0
+    assert (london < 0) == (not free)
+    assert pauli < 0 if free else pauli > 0
 
 
 def test_hessian_vector_products(model: EquivariantPotNet) -> None:

@@ -61,6 +61,7 @@ def test_page_is_complete_and_needs_no_network(results: Path, capsys: pytest.Cap
     assert content["total"] == 15
     assert content["counts"] == {"done": 14, "failed": 1}
     assert content["reasons"] == [["read", "bad file", 1]]
+    assert content["units"]["energy_per_atom"] == "eV/atom"
     assert len(content["structures"]) == 14
     assert "<script>alert" not in page
 

@@ -61,6 +61,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database, though long enough to be looked at " * 40)
     with pytest.raises(ValueError, match="no database"):
         Store(tmp_path / "text.db", SETTINGS)
+    assert not (tmp_path / "text.db.lock").exists()
     connection = sqlite3.connect(tmp_path / "other.db")
     connection.execute("CREATE TABLE t (x)")
     connection.close()

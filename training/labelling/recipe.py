@@ -171,8 +171,8 @@ def load_recipe(recipe: str | Path | Recipe, *, frames: int | None = None, seed:
     """The recipe of that name, or in that YAML file.
 
     Args:
-        recipe: none (structures as they are), default, phonon, displaced (every atom moved by about 0.02 Å, the cell as it
-            is: the second of two frames, for differences of forces), a YAML file, or a recipe
+        recipe: none (structures as they are), default, phonon, displaced (atoms moved by about 0.02 Å in the same cell:
+            the second of two frames, for differences of forces), a YAML file, or a recipe
         frames, seed: in place of the recipe's own
 
     Raises:
