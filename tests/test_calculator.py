@@ -261,7 +261,7 @@ def test_pymatgen_relaxes_and_calculates(folder: Path) -> None:
     calculator = PotNetCalculator(folder)
     done = structure.calculate(calculator=calculator)
     assert {"energy", "forces", "stress"} <= set(done.results)
-    relaxed = structure.relax(calculator=calculator, steps=3)
+    relaxed = structure.relax(calculator=calculator, steps=3, fmax=1e-6)
     assert isinstance(relaxed, Structure)
     assert relaxed.calc.results["energy"] < done.results["energy"] or relaxed.lattice != structure.lattice
     water = Molecule(["O", "H", "H"], [[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
