@@ -1,0 +1,49 @@
+"""Spherical harmonics, their couplings, and quadratures of the sphere."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from e3nn import o3
+
+from ase_potnet.models import sphere_tables
+from ase_potnet.models.angular import EdgeHarmonics
+
+
+@pytest.mark.parametrize("l_max", [0, 1, 3, sphere_tables.L_MAX, sphere_tables.L_MAX + 1])
+def test_harmonics_are_those_of_e3nn(l_max: int) -> None:
+    generator = torch.Generator().manual_seed(l_max)
+    directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator, dtype=torch.float64), dim=1)
+    expected = o3.spherical_harmonics(list(range(l_max + 1)), directions, normalize=False, normalization="component")
+    torch.testing.assert_close(EdgeHarmonics(l_max)(directions), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("degree", [1, 6, 11, sphere_tables.DEGREES[-1], sphere_tables.DEGREES[-1] + 1])
+def test_rules_integrate_products_of_harmonics(degree: int) -> None:
+    points, weights = sphere_tables.lebedev_rule(degree)
+    values = EdgeHarmonics(degree // 2)(torch.from_numpy(points)).numpy()
+    overlaps = values.T @ (weights[:, None] * values) / (4 * math.pi)
+    np.testing.assert_allclose(overlaps, np.eye(len(overlaps)), atol=1e-12)
+
+
+def test_the_table_is_what_the_libraries_give() -> None:
+    table = sphere_tables._table()
+    for l in range(1, sphere_tables.L_MAX):
+        np.testing.assert_allclose(table[f"coupling_{l}"], sphere_tables._make_coupling(l), rtol=0, atol=1e-14)
+    for degree in sphere_tables.DEGREES:
+        points, weights = sphere_tables._make_rule(degree)
+        np.testing.assert_allclose(table[f"rule_{degree}"], np.column_stack((points, weights)), rtol=0, atol=1e-14)
+
+
+def test_a_calculator_is_made_without_the_slow_libraries() -> None:
+    code = (
+        "import sys, ase_potnet; ase_potnet.PotNetCalculator();"
+        "print([name for name in ('e3nn', 'scipy', 'torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
