@@ -178,7 +178,7 @@ class _PairSums(torch.autograd.Function):
         if crystal.plan.split:
             phases = wrapped @ crystal.waves
             basis = torch.cat((torch.cos(phases), torch.sin(phases)), dim=1)  # (N, 2 W)
-            long = (basis * crystal.weights).view(-1, basis.shape[1]) @ basis.T
+            long = (basis * crystal.weights).flatten(0, 1) @ basis.T
             sums.index_add_(0, crystal.split, long.view(-1, *sums.shape[1:]))
             kept.append(basis)
         ctx.structures, ctx.crystal = structures, crystal
