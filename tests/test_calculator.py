@@ -277,6 +277,7 @@ def test_ase_finds_it_by_name(folder: Path) -> None:
 
 
 def test_ase_plugin_is_light() -> None:
+    pytest.importorskip("ase._4.plugins.plugin", reason="this ASE has no plugins yet")
     code = """
 import sys
 from ase_potnet.integrations.ase_plugin import __ase_plugins__
