@@ -33,7 +33,7 @@ class EquivariantPotNetConfig:
     fields: whether the gradients of the potentials are features, too
     alpha: inverse length of the Pauli potential, 1/Å
     tolerance: absolute error of the lattice sums; None: 1e-5 in float32, 1e-11 in float64
-    free_signs: whether the London and Pauli terms of the energy may have either sign (see ``SitePotentials``)
+    unbounded: the form of older weights, which metals under pressure can make collapse (see ``SitePotentials``)
     """
 
     cutoff: float = 5.0
@@ -46,7 +46,7 @@ class EquivariantPotNetConfig:
     fields: bool = False
     alpha: float = 3.0
     tolerance: float | None = None
-    free_signs: bool = False
+    unbounded: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_radial", tuple(self.n_radial))
@@ -99,9 +99,9 @@ class EquivariantPotNet(nn.Module):
         self.readouts = nn.ModuleList(Readout(width) for _ in range(config.n_layers))
         self.repulsion = ScreenedNuclearRepulsion(config.cutoff)
         if config.n_sources:
-            self.sources = Sources(width, config.n_radial[0], config.n_sources, config.neutral)
+            self.sources = Sources(width, config.n_radial[0], config.n_sources, config.neutral, config.unbounded)
             self.site_potentials = SitePotentials(
-                config.n_sources, config.alpha, config.tolerance, config.fields, config.free_signs
+                config.n_sources, config.alpha, config.tolerance, config.fields, config.unbounded
             )
         self.register_buffer("references", torch.zeros(N_ELEMENTS, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))

@@ -23,9 +23,9 @@ class Sources(nn.Module):
     the atom; the model takes their mean over the structure off. Ions far apart keep theirs.
     """
 
-    def __init__(self, width: int, n_radial: int, n_sources: int, neutral: str) -> None:
+    def __init__(self, width: int, n_radial: int, n_sources: int, neutral: str, unbounded: bool = False) -> None:
         super().__init__()
-        self.n_sources, self.neutral = n_sources, neutral
+        self.n_sources, self.neutral, self.unbounded = n_sources, neutral, unbounded
         self.donors = nn.Linear(width, n_sources, bias=False)
         if neutral == "flow":
             self.weights = nn.Parameter(torch.randn(n_radial, n_sources) * n_radial**-0.5)
@@ -38,6 +38,8 @@ class Sources(nn.Module):
             messages = env.at_neighbours(charges) - charges[:, None]  # (T, K, Q)
             charges = ((env.radial @ (0.1 * self.weights)) * messages).sum(1)
         others = self.sources(scalars).view(-1, self.n_sources, N_POTENTIALS - 1)
+        if not self.unbounded:
+            others = bounded(others)
         return torch.cat((charges[..., None], others), dim=2)
 
 
@@ -45,7 +47,7 @@ class Sources(nn.Module):
 class CompletePotentials:
     """What the complete channel says of every atom.
 
-    potentials: (T, 3 Q) invariants
+    potentials: (T, 3 Q) invariants, bounded
     fields: (T, 3, 3 Q) vectors, or None
     energies: (T,) half of source times potential
     """
@@ -56,36 +58,31 @@ class CompletePotentials:
 
 
 class SitePotentials(nn.Module):
-    """Coulomb, London and Pauli potentials of latent sources, each source in its own potential."""
+    """Coulomb, London and Pauli potentials of latent sources, each source in its own potential.
+
+    What an atom sees of them is bounded, its London energy, too, and London attracts and Pauli repels atoms with equal
+    sources, whatever is learned: else sources that grow with the density make compressed metals collapse. Weak
+    potentials, those of distant atoms, stay linear. ``unbounded`` leaves all that out, as weights of before want it.
+    """
+
+    is_london: Tensor
 
     def __init__(
-        self, n_sources: int, alpha: float, tolerance: float | None, fields: bool, free_signs: bool = False
+        self, n_sources: int, alpha: float, tolerance: float | None, fields: bool, unbounded: bool = False
     ) -> None:
         super().__init__()
-        self.free_signs = free_signs
+        self.unbounded = unbounded
         self.potentials = (Coulomb(), London(), Pauli(alpha))
         self.tolerance, self.fields = tolerance, fields
         # to order one: typical sums at 2.5 Å are 0.4, 0.02 and 0.005
         self.register_buffer("scale", torch.tensor([1.0, 20.0, 100.0]), persistent=False)
+        self.register_buffer("is_london", torch.tensor([False, True, False]), persistent=False)
         self.strength = nn.Parameter(torch.tensor([0.0, 0.01, 0.01]).repeat(n_sources, 1))
-
-    @property
-    def strengths(self) -> Tensor:
-        """Factors of source times potential in the energy. (Q, 3)
-
-        Unless signs are free, London attracts and Pauli repels atoms with equal sources, whatever is learned: else
-        sources that grow with the density can make a compressed crystal collapse.
-        """
-        if self.free_signs:
-            return self.strength
-        coulomb, london, pauli = self.strength.unbind(1)
-        return torch.stack((coulomb, -london.abs(), pauli.abs()), dim=1)
 
     def forward(self, sources: Tensor, atoms: AtomsBatch) -> CompletePotentials:
         """sources: (T, Q, 3)"""
-        n_atoms = len(sources)
         found = site_sums(
-            sources.reshape(n_atoms, -1),
+            sources.reshape(len(sources), -1),
             atoms.positions,
             atoms.cell,
             self.potentials,
@@ -94,13 +91,28 @@ class SitePotentials(nn.Module):
             field=self.fields,
             batch=atoms.batch,
         )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
-        potentials, fields = found if isinstance(found, tuple) else (found, None)
+        sums, fields = found if isinstance(found, tuple) else (found, None)
+        return self.of_sums(sources, _own(sums, sources), None if fields is None else _own(fields, sources))
+
+    def of_sums(self, sources: Tensor, sums: Tensor, fields: Tensor | None = None) -> CompletePotentials:
+        """The same from sources (T, Q, 3), their own sums (T, Q, 3) and fields (T, 3, Q, 3)."""
         scale = self.get_buffer("scale").to(sources)
-        own = _own(potentials, sources) * scale  # (T, Q, 3)
+        potentials = sums * scale
         if fields is not None:
-            fields = (_own(fields, sources) * scale).reshape(n_atoms, 3, -1)
-        energies = 0.5 * (self.strengths * sources * own).sum((1, 2))
-        return CompletePotentials(own.reshape(n_atoms, -1), fields, energies)
+            fields = (fields * scale).flatten(2)
+        if self.unbounded:
+            energies = 0.5 * (self.strength * sources * potentials).sum((1, 2))
+            return CompletePotentials(potentials.flatten(1), fields, energies)
+        seen = bounded(potentials)
+        coulomb, london, pauli = self.strength.unbind(1)
+        strengths = torch.stack((coulomb, -london.abs(), pauli.abs()), dim=1)
+        energies = 0.5 * (strengths * sources * torch.where(self.is_london, seen, potentials)).sum((1, 2))
+        return CompletePotentials(seen.flatten(1), fields, energies)
+
+
+def bounded(values: Tensor) -> Tensor:
+    """Values well below 10 as they are, no result beyond: x / √(1 + x²/100)."""
+    return values * torch.rsqrt(1 + 0.01 * values * values)
 
 
 def _own(sums: Tensor, sources: Tensor) -> Tensor:

@@ -52,9 +52,7 @@ class TabulatedPotentials:
         """sources: (T, Q, 3)"""
         primitives = decompose(self.potentials.potentials).primitives
         sums = _pair_sums(atoms.positions, atoms.cell[0], self.tables, primitives, self.complete)  # (3, T, T)
-        own = (sums @ sources.permute(2, 0, 1)).permute(1, 2, 0) * self.potentials.get_buffer("scale").to(sums)
-        energies = 0.5 * (self.potentials.strengths * sources * own).sum((1, 2))
-        return CompletePotentials(own.reshape(own.shape[0], -1), None, energies)
+        return self.potentials.of_sums(sources, (sums @ sources.permute(2, 0, 1)).permute(1, 2, 0))
 
 
 def make_tables(potentials: SitePotentials, atoms: AtomsBatch) -> tuple[SumTables, tuple[bool, ...]]:

@@ -229,9 +229,9 @@ def test_close_atoms_repel() -> None:
     assert energies[0] > energies[1] + 50 > energies[2] + 100
 
 
-@pytest.mark.parametrize("free", [False, True])
-def test_signs_of_the_complete_terms(free: bool) -> None:
-    site = make_model({"free_signs": free}, seed=2).site_potentials
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_signs_of_the_complete_terms(unbounded: bool) -> None:
+    site = make_model({"unbounded": unbounded}, seed=2).site_potentials
     with torch.no_grad():
         site.strength.copy_(torch.tensor([[1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]))
         atoms = batch_structures(bulk("Al", "fcc", a=4.0))
@@ -242,8 +242,18 @@ def test_signs_of_the_complete_terms(free: bool) -> None:
             energies.append(float(site(sources, atoms).energies))
     coulomb, london, pauli = energies
     assert coulomb != 0
-    assert (london < 0) == (not free)
-    assert pauli < 0 if free else pauli > 0
+    assert (london < 0) == (not unbounded)
+    assert pauli < 0 if unbounded else pauli > 0
+
+
+def test_complete_potentials_are_bounded_and_linear_where_weak() -> None:
+    site = make_model({}, seed=2).site_potentials
+    sources = torch.full((1, 2, 3), 3.0, dtype=torch.float64)
+    squeezed, normal, wide = (site(sources, batch_structures(bulk("Al", "fcc", a=a))) for a in (1.5, 4.0, 12.0))
+    twice = site(2 * sources, batch_structures(bulk("Al", "fcc", a=12.0)))
+    assert squeezed.potentials.abs().max() < 10
+    assert squeezed.energies > normal.energies  # Pauli's repulsion outgrows London's attraction
+    assert_close(2 * wide.potentials[:, 1], twice.potentials[:, 1], 1e-6)
 
 
 def test_hessian_vector_products(model: EquivariantPotNet) -> None:
