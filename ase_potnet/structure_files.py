@@ -6,9 +6,7 @@ import csv
 import io
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +16,7 @@ from ase_potnet.prediction import StructureError, model_for, pick_device, predic
 from ase_potnet.pretrained import ModelInfo, load_model, model_info
 from ase_potnet.readers.entry import reason_of
 from ase_potnet.readers.files import plain_suffix, stem
-from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
-from ase_potnet.readers.structures import check
+from ase_potnet.readers.structure_files import SUFFIXES, checked, is_structure_file, read_checked
 from ase_potnet.screening.sources import COLLECTIONS, SEVERAL, file_entries
 
 if TYPE_CHECKING:
@@ -57,7 +54,7 @@ def read_structures(files: Iterable[Path], failures: list[str]) -> Iterator[tupl
             for count, (own_name, build) in enumerate(_frames(file), start=1):
                 name = own_name or (str(file) if count == 1 else f"{file}#{count}")
                 try:
-                    yield name, _checked(build)
+                    yield name, checked(build)
                 except Exception as error:  # parsers raise anything
                     failures.append(f"{name}: {reason_of(error)}")
         except Exception as error:  # damaged from here on
@@ -79,15 +76,6 @@ def _frames(file: Path) -> Iterator[tuple[str | None, Callable[[], Atoms]]]:
 
         for atoms in iread(file, index=":"):
             yield None, atoms.copy
-
-
-def _checked(build: Callable[[], Atoms]) -> Atoms:
-    """The structure. Raises ValueError if it cannot be right."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # parsers remark on names of space groups and the like
-        atoms = build()
-    check(atoms)
-    return atoms
 
 
 def predict_files(
@@ -180,13 +168,8 @@ def relax_file(
 
     from ase_potnet.integrations.relaxation import relax
 
-    if not file.is_file():
-        raise ValueError(f"FILE: no file {file}")
+    atoms = read_checked(file)
     target = output or relaxed_name(file)
-    try:
-        atoms = _checked(partial(read_structure, file))
-    except Exception as error:  # parsers raise anything
-        raise ValueError(f"FILE: {file} cannot be read: {reason_of(error)}") from error
     if not atoms.pbc.all():
         raise ValueError(f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}")
     if atoms.constraints:

@@ -8,6 +8,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,14 @@ from ase.md.verlet import VelocityVerlet
 
 import ase_potnet
 from ase_potnet import PotNetCalculator, evaluate
-from ase_potnet.models import build_model
 from ase_potnet.pretrained import save_model
 
 OPTIONS = {"width": 8, "message_width": (4, 2, 2), "n_sources": 2}
 
 
 @pytest.fixture(scope="module")
-def network() -> torch.nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_model("equivariant-potnet", OPTIONS).double()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if not parameter.any():
-                    parameter.normal_()
-    return model
+def network(random_network: Callable[..., Any]) -> torch.nn.Module:
+    return random_network("equivariant-potnet", **OPTIONS)
 
 
 @pytest.fixture(scope="module")

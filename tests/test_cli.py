@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
+from pymatgen.core import Lattice, Structure
 
 from ase_potnet import predict
 from ase_potnet.cli import main
@@ -173,30 +174,11 @@ def test_predict_goes_on_after_broken_files(
     assert len(out.read_text().splitlines()) == 3
 
 
-PARTIAL = """data_CuAu
-_cell_length_a 3.8
-_cell_length_b 3.8
-_cell_length_c 3.8
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'P m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-Cu1 Cu 0 0 0 0.5
-Au1 Au 0 0 0 0.5
-"""
-
-
 def test_predict_refuses_a_site_shared_by_elements(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "partial.cif").write_text(PARTIAL)
+    alloy = Structure(Lattice.cubic(3.8), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    alloy.to(str(tmp_path / "partial.cif"))
     assert run("predict", str(tmp_path / "partial.cif"), "-m", str(trained), "-f", "csv") == 1
     found = capsys.readouterr()
     assert len(found.out.splitlines()) == 1

@@ -240,8 +240,7 @@ def _differences(config: DifferencesConfig, error: Tensor, batch: LabelledBatch,
     within = torch.arange(len(pair), device=sizes.device) - (torch.cumsum(sizes, 0) - sizes)[pair]
     one, other = first[batch.pairs[pair]].add(within[:, None]).unbind(1)
     wanted = (forces[other] - forces[one]).to(error)
-    square = torch.nan_to_num(wanted).square().sum(1)
-    rms = (square.new_zeros(len(sizes)).index_add(0, pair, square) / sizes).sqrt()
+    rms = _rms(wanted, pair, sizes)
     found = error[other] - error[one]
     known = torch.isfinite(wanted) & torch.isfinite(found)
     total, count = masked_loss(config.kind, found, known, (1 / (config.scale + rms))[pair], config.delta)
@@ -250,9 +249,13 @@ def _differences(config: DifferencesConfig, error: Tensor, batch: LabelledBatch,
 
 def frame_rms(forces: Tensor, atoms: AtomsBatch) -> Tensor:
     """Root mean square of the lengths of the forces of every structure, missing ones left out. (T, 3) -> (B,)"""
-    square = torch.nan_to_num(forces).square().sum(1)
-    total = square.new_zeros(atoms.n_structures).index_add(0, atoms.batch, square)
-    return (total / atoms.n_atoms).sqrt()
+    return _rms(forces, atoms.batch, atoms.n_atoms)
+
+
+def _rms(vectors: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
+    """Of the lengths of the vectors of every group, missing ones left out. (T, 3), (T,), (B,) -> (B,)"""
+    square = torch.nan_to_num(vectors).square().sum(1)
+    return (square.new_zeros(len(sizes)).index_add(0, group, square) / sizes).sqrt()
 
 
 def shift_references(model: nn.Module, arrays: StructureArrays, dtype: torch.dtype) -> None:

@@ -14,9 +14,7 @@ import numpy as np
 from ase.formula import Formula
 
 from ase_potnet.integrations.harmonic import PhononWarning, Progress, phonons
-from ase_potnet.readers.entry import reason_of
-from ase_potnet.readers.structure_files import read_structure
-from ase_potnet.readers.structures import check
+from ase_potnet.readers.structure_files import read_checked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,13 +44,7 @@ def write_phonons(file: Path, folder: Path, *, plot: bool = True, **options: Any
 
     Raises ValueError for a file that cannot be read or a structure that cannot be calculated.
     """
-    if not file.is_file():
-        raise ValueError(f"FILE: no file {file}")
-    try:
-        atoms = read_structure(file)
-        check(atoms)
-    except Exception as error:  # parsers raise anything
-        raise ValueError(f"FILE: {file} cannot be read: {reason_of(error)}") from error
+    atoms = read_checked(file)
     with warnings.catch_warnings(record=True) as raised, _progress_bar() as progress:
         warnings.simplefilter("always", PhononWarning)
         ph = phonons(atoms, progress=progress, **options)

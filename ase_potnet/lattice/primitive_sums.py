@@ -25,6 +25,13 @@ def slots_of_pairs(n: int, device: torch.device) -> Tensor:
     return torch.from_numpy(slots.reshape(-1)).to(device)
 
 
+@lru_cache(maxsize=64)
+def self_and_distinct_pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """First and second atom of the self pair and of ``distinct_pairs`` (P,), and the slots of every (i, j) (n n,)."""
+    first, second = (torch.cat((pair.new_zeros(1), pair)) for pair in distinct_pairs(n, device))
+    return first, second, slots_of_pairs(n, device)
+
+
 def primitive_pair_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:
     """Sums of the primitives of one bucket. (S, n_primitives, n_max, n_max)"""
     n = bucket.n_max

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_potnet.lattice.buckets import gather_bucket, self_terms, zero_modes
-from ase_potnet.lattice.pair_vectors import distinct_pairs
 from ase_potnet.lattice.plan import Plan, constants_of
 from ase_potnet.lattice.potentials.base import Decomposition
-from ase_potnet.lattice.primitive_sums import primitive_pair_sums, slots_of_pairs
+from ase_potnet.lattice.primitive_sums import primitive_pair_sums, self_and_distinct_pairs
 from ase_potnet.lattice.special import Radial, exponential_integrals
 from ase_potnet.lattice.structures import Structures
 
@@ -125,7 +124,7 @@ def _crystal(
     # the plan is made for the cell as it is
     scale, volume, lattice, dual = plan.scale, float(plan.volume[0]), plan.basis[0], plan.dual[0]
     images = plan.images.points @ lattice
-    first, second, slots = _pairs(n_atoms, device)
+    first, second, slots = self_and_distinct_pairs(n_atoms, device)
     constants = constants_of(decomposition)
     prefactors = constants.norm * scale ** (2 * constants.p)  # (n_primitives, 1)
     zero = zero_modes(plan, decomposition, scale).T * (prefactors / volume)
@@ -154,12 +153,6 @@ def _crystal(
         constant=on_device(constant),
         split=torch.tensor(plan.split, dtype=torch.int64, device=device),
     )
-
-
-@lru_cache(maxsize=64)
-def _pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    first, second = (torch.cat((pair.new_zeros(1), pair)) for pair in distinct_pairs(n, device))
-    return first, second, slots_of_pairs(n, device)
 
 
 class _PairSums(torch.autograd.Function):

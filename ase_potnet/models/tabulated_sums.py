@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ase_potnet.graph import AtomsBatch
+from ase_potnet.lattice.buckets import self_terms, zero_modes
 from ase_potnet.lattice.pair_sums import pair_costs
-from ase_potnet.lattice.pair_vectors import distinct_pairs
 from ase_potnet.lattice.plan import constants_of, plan_sums
 from ase_potnet.lattice.potentials.base import Primitive, decompose, radial_values
-from ase_potnet.lattice.primitive_sums import slots_of_pairs
+from ase_potnet.lattice.primitive_sums import self_and_distinct_pairs
 from ase_potnet.lattice.structures import Structures
 from ase_potnet.models.layers import sum_tolerance
 from ase_potnet.models.site_potentials import CompletePotentials, SitePotentials
@@ -73,23 +73,25 @@ def make_tables(potentials: SitePotentials, atoms: AtomsBatch) -> tuple[SumTable
     (plan,) = plan_sums(structures, decomposition, tolerance, pair_costs, atoms.dtype == torch.float32)
     scale = float(plan.scale[0])
     norms = constants_of(decomposition)
-    rows: list[list[float]] = []
-    for primitive, factor in zip(decomposition.primitives, norms.norm * scale ** (2 * norms.p), strict=True):
-        alpha = primitive.alpha / scale
-        split = not plan.complete[len(rows)]
-        of_alpha = torch.tensor(alpha, dtype=torch.float64)
-        own, background = (primitive.self_term(of_alpha), primitive.background(of_alpha)) if split else (0.0, 0.0)
-        rows.append([scale, alpha, float(factor[0]), float(own), float(background)])
-    first, second = (torch.cat((pair.new_zeros(1), pair)) for pair in distinct_pairs(n_atoms, atoms.device))
+    constants = np.stack(
+        (
+            np.full(len(norms.norm), scale),
+            np.array([primitive.alpha for primitive in decomposition.primitives]) / scale,
+            (norms.norm * scale ** (2 * norms.p))[:, 0],
+            self_terms(plan, decomposition, plan.scale)[0],
+            zero_modes(plan, decomposition, plan.scale)[0],
+        )
+    )
+    first, second, slots = self_and_distinct_pairs(n_atoms, atoms.device)
     like = atoms.positions
     tables = SumTables(
         to_lattice=torch.from_numpy(plan.transform[0] * scale).to(like),
         points=torch.from_numpy(plan.images.points).to(like),
         indices=torch.from_numpy(2 * np.pi * plan.waves.points).to(like),
-        constants=torch.tensor(rows, dtype=torch.float64).T.contiguous().to(like),
+        constants=torch.from_numpy(constants).to(like),
         first=first,
         second=second,
-        slots=slots_of_pairs(n_atoms, atoms.device).view(n_atoms, n_atoms),
+        slots=slots.view(n_atoms, n_atoms),
     )
     return tables, plan.complete
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ase import Atoms
 
 from ase_potnet.readers.cif import parse_cif
+from ase_potnet.readers.entry import reason_of
 from ase_potnet.readers.files import PACKED, open_text, plain_suffix
+from ase_potnet.readers.structures import check
 
 SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".xsf", ".res", ".gen", ".pdb")
 _VASP = (".vasp", ".poscar")
@@ -36,4 +41,23 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
     else:
         atoms = read(path, format=form)
     assert isinstance(atoms, Atoms)
+    return atoms
+
+
+def read_checked(file: Path) -> Atoms:
+    """The structure in the file given to a command. Raises ValueError for one that is missing or cannot be right."""
+    if not file.is_file():
+        raise ValueError(f"FILE: no file {file}")
+    try:
+        return checked(partial(read_structure, file))
+    except Exception as error:  # parsers raise anything
+        raise ValueError(f"FILE: {file} cannot be read: {reason_of(error)}") from error
+
+
+def checked(build: Callable[[], Atoms]) -> Atoms:
+    """The structure. Raises ValueError if it cannot be right."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # parsers remark on names of space groups and the like
+        atoms = build()
+    check(atoms)
     return atoms

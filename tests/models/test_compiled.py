@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ase.build import bulk, fcc111
 
 from ase_potnet import PotNetCalculator
 from ase_potnet.graph import batch_structures, local_edges
-from ase_potnet.models import build_model, compiled
+from ase_potnet.models import compiled
 from ase_potnet.models.compiled import CompiledStep
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
@@ -26,20 +27,16 @@ from .crystals import CRYSTALS, rewritten
 OPTIONS = {"width": 8, "message_width": (4, 2, 2), "n_sources": 2}
 
 
-def make_network(**options: object) -> EquivariantPotNet:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_model("equivariant-potnet", OPTIONS | options).double().eval().requires_grad_(False)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if not parameter.any():
-                    parameter.normal_()
-    assert isinstance(model, EquivariantPotNet)
-    return model
+@pytest.fixture(scope="module")
+def make_network(random_network: Callable[..., Any]) -> Callable[..., EquivariantPotNet]:
+    def make(**options: object) -> EquivariantPotNet:
+        return random_network("equivariant-potnet", **OPTIONS, **options).eval().requires_grad_(False)
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def network() -> EquivariantPotNet:
+def network(make_network: Callable[..., EquivariantPotNet]) -> EquivariantPotNet:
     return make_network()
 
 
@@ -70,7 +67,12 @@ def crystals() -> dict[str, Atoms]:
 
 
 @pytest.mark.parametrize(("alpha", "complete"), [(3.0, (False, False, True)), (0.4, (False, False, False))])
-def test_the_function_to_be_compiled(alpha: float, complete: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_function_to_be_compiled(
+    alpha: float,
+    complete: tuple[bool, ...],
+    make_network: Callable[..., EquivariantPotNet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = make_network(alpha=alpha)
     asked = []
 
@@ -133,7 +135,9 @@ def test_goes_on_with_a_warning(network: EquivariantPotNet, cache: Path, monkeyp
     results(calculator, salt.repeat((2, 1, 1)))  # without another warning
 
 
-def test_the_name_in_the_cache_follows_the_weights(network: EquivariantPotNet) -> None:
+def test_the_name_in_the_cache_follows_the_weights(
+    network: EquivariantPotNet, make_network: Callable[..., EquivariantPotNet]
+) -> None:
     def name(model: EquivariantPotNet, flags: tuple[bool, ...] = (False, False, True)) -> str:
         return compiled._key(model, flags, torch.float64)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,15 +18,8 @@ SMALL = {"width": 16, "message_width": (8, 4, 2), "n_sources": 2}
 
 
 @pytest.fixture(scope="module")
-def model() -> torch.nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_model("equivariant-properties", SMALL | {"n_targets": 2}).double()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                if not parameter.any():
-                    parameter.normal_()
-    return network
+def model(random_network: Callable[..., Any]) -> torch.nn.Module:
+    return random_network("equivariant-properties", **SMALL, n_targets=2)
 
 
 def crystals() -> list[Atoms]:
