@@ -33,14 +33,18 @@ def _target(value: Any) -> Any:
 
 
 class TargetConfig(Section):
-    """A quantity to learn; `field` is its name in the data if that differs from `name`."""
+    """A quantity to learn; `field` is its name in the data if that differs from `name`.
+
+    minimum: lowest possible value, such as 0 for a band gap, to which predictions below are raised
+    """
 
     name: str
     unit: str = ""
     field: str | None = None
+    minimum: float | None = None
 
     def target(self) -> Target:
-        return Target(self.name, self.unit, self.field)
+        return Target(self.name, self.unit, self.field, self.minimum)
 
 
 class SplitConfig(Section):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
+from ase_potnet.models.scaling import NO_MINIMUM
 from ase_potnet.pretrained import Target
 
 from .arrays import Floats, StructureArrays
@@ -102,6 +103,8 @@ class PropertyTask:
         enough = len(arrays) >= _STRUCTURES_PER_ELEMENT * np.count_nonzero(composition.any(axis=0))
         scaling: Any = model.scaling
         scaling.fit(torch.from_numpy(arrays.values["targets"]), fractions if enough else None)
+        limits = [NO_MINIMUM if target.minimum is None else target.minimum for target in self.targets]
+        scaling.minimum.copy_(torch.tensor(limits))
         if hasattr(model, "elements"):
             network: Any = model
             network.elements.copy_(torch.from_numpy(composition.max(axis=0)[: len(network.elements)] > 0))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ase_potnet.graph import AtomsBatch
 
 N_ELEMENTS = 119  # rows by atomic number, 0 unused
+NO_MINIMUM = torch.finfo(torch.float32).min  # finite, as weights have to be
 
 
 def composition(atoms: AtomsBatch) -> Tensor:
@@ -21,18 +22,21 @@ class TargetScaling(nn.Module):
     """target = mean + std · output + composition · references, one column per target.
 
     The references are a value per element, zero unless ``fit`` is given compositions: the linear model of the target in
-    the composition, which leaves the network the smaller rest.
+    the composition, which leaves the network the smaller rest. Except in training, results below the ``minimum`` of a
+    target are raised to it.
     """
 
     mean: Tensor
     std: Tensor
     references: Tensor
+    minimum: Tensor
 
     def __init__(self, n_targets: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_targets))
         self.register_buffer("std", torch.ones(n_targets))
         self.register_buffer("references", torch.zeros(N_ELEMENTS, n_targets))
+        self.register_buffer("minimum", torch.full((n_targets,), NO_MINIMUM))
 
     @torch.no_grad()
     def fit(self, values: Tensor, fractions: Tensor | None = None, *, ridge: float = 1e-3) -> None:
@@ -78,7 +82,9 @@ class TargetScaling(nn.Module):
     def restore(self, outputs: Tensor, fractions: Tensor | None = None) -> Tensor:
         """Outputs of the network in physical units, (B, n_targets) each; the inverse of ``normalise``."""
         values = outputs * self.std.to(outputs) + self.mean.to(outputs)
-        return values if fractions is None else values + fractions.to(outputs) @ self.references.to(outputs)
+        if fractions is not None:
+            values = values + fractions.to(outputs) @ self.references.to(outputs)
+        return values if self.training else torch.maximum(values, self.minimum.to(outputs))
 
 
 def _least_squares(fractions: Tensor, values: Tensor, ridge: float) -> Tensor:

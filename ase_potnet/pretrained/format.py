@@ -34,11 +34,13 @@ class Target:
     name: as it is asked for, such as "formation_energy_per_atom"
     unit: of the predicted value, such as "eV/atom"
     field: name of the quantity in the training data; None: the same
+    minimum: lowest possible value, such as 0 for a band gap, to which predictions below are raised; None: no limit
     """
 
     name: str
     unit: str = ""
     field: str | None = None
+    minimum: float | None = None
 
     @property
     def source(self) -> str:

@@ -8,7 +8,7 @@ from ase.build import bulk
 
 from ase_potnet.graph import batch_structures
 from ase_potnet.models.element_features import MAX_NUMBER, N_FEATURES, element_features
-from ase_potnet.models.scaling import TargetScaling, composition
+from ase_potnet.models.scaling import NO_MINIMUM, TargetScaling, composition
 
 
 def fractions(n: int, *numbers: int) -> torch.Tensor:
@@ -52,6 +52,15 @@ def test_references_take_the_linear_part():
     steps = scaling.references[[3, 8, 26], 0].diff()
     torch.testing.assert_close(steps, torch.tensor([-5.0, -2.0]), atol=0.1, rtol=0)
     assert not scaling.references[[1, 2, 79]].any()
+
+
+def test_predictions_stay_above_the_minimum_but_learn_below_it():
+    scaling = TargetScaling(2)
+    scaling.minimum.copy_(torch.tensor([NO_MINIMUM, 0.0]))
+    outputs = torch.tensor([[-3.0, -2.0], [1.0, 0.5]], requires_grad=True)
+    scaling.restore(outputs).sum().backward()
+    assert (outputs.grad == 1).all()
+    assert scaling.eval().restore(outputs).tolist() == [[-3.0, 0.0], [1.0, 0.5]]
 
 
 def test_the_loss_needs_no_composition():

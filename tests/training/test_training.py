@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
+from ase_potnet.models.scaling import NO_MINIMUM
 from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.data import Split, open_dataset
@@ -68,6 +69,18 @@ def test_training_learns(property_recipe: Recipe) -> None:
     rows = list(csv.DictReader((result.folder / "log.csv").read_text().splitlines()))
     name = "train_formation_energy_per_atom"
     assert float(rows[-1][name]) < 0.2 * float(rows[0][name])
+
+
+def test_no_prediction_lies_below_the_minimum_of_a_target(property_recipe: Recipe) -> None:
+    gap = {"name": "band_gap", "field": "optb88vdw_bandgap", "minimum": 0}
+    recipe = load_recipe(property_recipe, {"data.targets": ["formation_energy_peratom", gap], "epochs": 1})
+    result = train(recipe, progress=False)
+    rows = (result.folder / "predictions_val_band_gap.csv").read_text().splitlines()[1:]
+    energies = (result.folder / "predictions_val_formation_energy_peratom.csv").read_text().splitlines()[1:]
+    assert min(float(row.split(",")[2]) for row in rows) >= 0
+    assert min(float(row.split(",")[2]) for row in energies) < 0
+    model = load_model(result.folder / "model")
+    assert model.scaling.minimum.tolist() == [NO_MINIMUM, 0]
 
 
 def test_missing_values_of_a_target_do_not_matter(property_recipe: Recipe) -> None:
