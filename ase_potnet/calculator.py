@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -14,20 +13,20 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, Parameters, all_changes
-from ase.data import chemical_symbols
 from torch import nn
 
-from ase_potnet.evaluation import DTYPES, load_potential, split_results
+from ase_potnet.evaluation import load_potential, split_results
 from ase_potnet.graph import AtomsBatch, Edges, NeighbourList, batch_structures
+from ase_potnet.graph.distances import CLOSEST, refuse_overlaps
 from ase_potnet.models.compiled import CompiledStep
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.models.local_environment import Places, padded_places
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
+from ase_potnet.pretrained.format import read_dtype
 
 _ASE_KEYWORDS = ("atoms", "label", "directory", "restart")
-_CLOSEST = 0.3  # Å
 
 
 class PotNetCalculator(Calculator):
@@ -63,7 +62,7 @@ class PotNetCalculator(Calculator):
         model: str | Path | nn.Module = "default",
         *,
         device: torch.device | str = "auto",
-        dtype: str = "float64",
+        dtype: torch.dtype | str = "float64",
         compile: bool = False,  # noqa: A002
         tolerance: float | None = None,
         skin: float = 0.5,
@@ -75,17 +74,22 @@ class PotNetCalculator(Calculator):
         if tolerance is not None and not 0 < tolerance < 1:
             raise ValueError(f"tolerance: wanted a number between 0 and 1, got {tolerance!r}")
         super().__init__(**ase_keywords)
-        own = copy.deepcopy(model) if isinstance(model, nn.Module) else model
-        network: Any = load_potential(own, device=device, dtype=dtype)
+        network: Any = load_potential(model, device=device, dtype=dtype)
         if not hasattr(network, "set_tolerance"):
             raise ValueError(f"model: wanted an interatomic potential, got {type(model).__name__}")
         if tolerance is not None:
             network.set_tolerance(tolerance)
-        settings = {"device": str(device), "dtype": dtype, "compile": compile, "tolerance": tolerance, "skin": skin}
+        settings = {
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "compile": compile,
+            "tolerance": tolerance,
+            "skin": skin,
+        }
         self.model: Any = network
         self._compiled = CompiledStep(network) if compile else None
         self.parameters = Parameters(_identity(model) | settings)
-        self._device, self._dtype = pick_device(device), DTYPES[dtype]
+        self._device, self._dtype = pick_device(device), read_dtype(dtype)
         self._neighbours = NeighbourList(network.config.cutoff, skin)
         self._last: tuple[Any, AtomsBatch] | None = None
         self._places: tuple[Edges, Places] | None = None
@@ -143,8 +147,8 @@ class PotNetCalculator(Calculator):
     def _find_neighbours(self, batch: AtomsBatch) -> Edges | Places:
         """All neighbours up to the cut-off. Raises ValueError where two atoms nearly coincide."""
         wide = self._neighbours.wide_edges(batch)
-        if self._neighbours.may_hold_closer(_CLOSEST):
-            _check_distances(wide.vectors(batch), batch.numbers, wide)
+        if self._neighbours.may_hold_closer(CLOSEST):
+            refuse_overlaps(wide.vectors(batch), batch.numbers, wide)
         cutoff = self._neighbours.cutoff
         if not isinstance(self.model, EquivariantPotNet):
             return self._neighbours.edges(batch)
@@ -190,16 +194,3 @@ def _check_keywords(keywords: dict[str, Any]) -> None:
             near = get_close_matches(keyword, known, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"PotNetCalculator has no keyword {keyword!r}{hint}; it has {', '.join(known)}")
-
-
-def _check_distances(vectors: torch.Tensor, numbers: torch.Tensor, edges: Edges) -> None:
-    """Raises ValueError where two atoms nearly coincide."""
-    if len(vectors) == 0:
-        return
-    distance, edge = (vectors * vectors).sum(1).sqrt().min(0)
-    if float(distance) < _CLOSEST:
-        i, j = int(edges.receiver[edge]), int(edges.sender[edge])
-        raise ValueError(
-            f"atoms: {chemical_symbols[numbers[i]]} (atom {i}) and {chemical_symbols[numbers[j]]} (atom {j}) are "
-            f"{float(distance):.3f} Å apart; wanted at least {_CLOSEST} Å"
-        )

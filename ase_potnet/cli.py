@@ -102,7 +102,7 @@ def evaluate(
     kind: Annotated[str, typer.Option(help="of the data, if it is not recognised")] = "auto",
     target: Annotated[list[str], typer.Option(help="name=field: what a target is called in the data")] = [],  # noqa: B006
     split: Annotated[Path | None, typer.Option(help="JSON file with ids of train, val and test")] = None,
-    part: Annotated[str, typer.Option(help="of the split")] = "test",
+    part: Annotated[str | None, typer.Option(help="of the split: train, val or test (the default)")] = None,
     limit: Annotated[int | None, typer.Option(help="structures at most")] = None,
     fit_shifts: Annotated[bool, typer.Option(help="energies: first fit a shift per element to the data")] = False,
     device: Device = "auto",

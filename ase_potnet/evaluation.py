@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import nn
 
-from ase_potnet.graph import AtomsBatch, Structure, batch_structures
+from ase_potnet.graph import AtomsBatch, Structure
+from ase_potnet.models import predicts_properties
 from ase_potnet.models.derivatives import Predictions, differentiate
-from ase_potnet.prediction import blame, check_batch_size, chunks, pick_device
+from ase_potnet.prediction import blame, check_batch_size, checked_batch, chunks, pick_device
 from ase_potnet.pretrained import load_model, model_info
+from ase_potnet.pretrained.format import read_dtype
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 Array = NDArray[np.float64]
 
 
@@ -39,21 +41,21 @@ class Result:
 
 
 def load_potential(
-    model: str | Path | nn.Module, *, device: torch.device | str = "auto", dtype: str = "float64"
+    model: str | Path | nn.Module, *, device: torch.device | str = "auto", dtype: torch.dtype | str = "float64"
 ) -> nn.Module:
-    """An interatomic potential from a packaged name, a model folder, or a loaded model.
+    """An interatomic potential from a packaged name, a model folder, or a loaded model, which is copied.
 
     Raises ValueError naming model, device or dtype.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: wanted 'float64' or 'float32', got {dtype!r}")
-    place = pick_device(device)
+    wanted, place = read_dtype(dtype), pick_device(device)
     if isinstance(model, nn.Module):
-        return model.to(device=place, dtype=DTYPES[dtype]).eval().requires_grad_(False)
+        if predicts_properties(model):
+            raise ValueError(f"model: {type(model).__name__} predicts properties, not energies")
+        return copy.deepcopy(model).to(device=place, dtype=wanted).eval().requires_grad_(False)
     info = model_info(model)
     if info.task != "energy":
         raise ValueError(f"model: {info.name} predicts {', '.join(t.name for t in info.targets)}, not energies")
-    return load_model(info.folder, device=place, dtype=DTYPES[dtype])
+    return load_model(info.folder, device=place, dtype=wanted)
 
 
 def evaluate(
@@ -64,7 +66,7 @@ def evaluate(
     stress: bool = True,
     batch_size: int | Literal["auto"] = "auto",
     device: torch.device | str = "auto",
-    dtype: str = "float64",
+    dtype: torch.dtype | str = "float64",
 ) -> Iterator[Result]:
     """Energy, forces and stress of every structure, in their order; many at once, so faster than a calculator.
 
@@ -76,7 +78,7 @@ def evaluate(
         forces, stress: what is wanted besides energies.
         batch_size: structures of a batch; "auto": by their sizes.
         device: "auto": a GPU if there is one.
-        dtype: "float64" or "float32".
+        dtype: "float64" or "float32", by name or as torch's.
 
     Raises:
         ValueError: at once for the arguments; for a structure (``StructureError``, with its number) when its batch
@@ -84,7 +86,7 @@ def evaluate(
     """
     check_batch_size(batch_size)
     network = load_potential(model, device=device, dtype=dtype)
-    return _results(network, structures, batch_size, forces, stress, DTYPES[dtype], pick_device(device))
+    return _results(network, structures, batch_size, forces, stress, read_dtype(dtype), pick_device(device))
 
 
 def _results(
@@ -99,7 +101,7 @@ def _results(
     first = 0
     for chunk in chunks(structures, batch_size):
         try:
-            atoms = batch_structures(chunk, dtype=dtype, device=device)
+            atoms = checked_batch(chunk, dtype, device)
             found = differentiate(network, atoms, forces=forces, stress=stress)
         except ValueError:
             blame(network, chunk, first, dtype, device)

@@ -8,11 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
-from ase_potnet.graph import Structure, batch_structures
+from ase_potnet.graph import AtomsBatch, Structure, batch_structures, local_edges
+from ase_potnet.graph.distances import CLOSEST, refuse_overlaps
 from ase_potnet.pretrained import ModelInfo, list_models, load_model, model_info
+from ase_potnet.pretrained.format import read_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +40,7 @@ def predict(
     *,
     batch_size: int | Literal["auto"] = "auto",
     device: torch.device | str = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Iterator[float]:
     """A property of every structure, in their order, in the unit of the model's target.
 
@@ -49,7 +52,7 @@ def predict(
         model: packaged model or model folder; None: the packaged model for this property.
         batch_size: structures of a batch; "auto": by their sizes.
         device: "auto": a GPU if there is one.
-        dtype: of the calculation; None: that of the weights.
+        dtype: of the calculation, by name or as torch's; None: that of the weights.
 
     Raises:
         ValueError: no such model or property, at once; a structure that cannot be read, with its number, when its
@@ -59,7 +62,7 @@ def predict(
     column = target_column(info, property)
     check_batch_size(batch_size)
     place = pick_device(device)
-    network = _loaded(info.folder, info.sha256, place, dtype)
+    network = _loaded(info.folder, info.sha256, place, None if dtype is None else read_dtype(dtype))
     values = predict_batches(network, structures, batch_size=batch_size, device=place)
     return (float(value) for batch in values for value in batch[:, column])
 
@@ -82,7 +85,7 @@ def predict_batches(
     first = 0
     for chunk in chunks(structures, batch_size):
         try:
-            atoms = batch_structures(chunk, dtype=dtype, device=device)
+            atoms = checked_batch(chunk, dtype, device)
             with torch.no_grad():
                 values = network(atoms)
         except ValueError:
@@ -169,7 +172,9 @@ def _many(structures: Any) -> Iterable[Any]:
 
 
 def _is_structure(value: Any) -> bool:
-    return hasattr(value, "get_atomic_numbers") or hasattr(value, "atomic_numbers") or isinstance(value, tuple)
+    if hasattr(value, "get_atomic_numbers") or hasattr(value, "atomic_numbers"):
+        return True
+    return isinstance(value, tuple) and len(value) == 4 and not np.isscalar(value[0])
 
 
 def _size(structure: Any) -> int:
@@ -179,11 +184,19 @@ def _size(structure: Any) -> int:
         return 1  # of another type; batch_structures says so
 
 
+def checked_batch(chunk: Sequence[Any], dtype: torch.dtype, device: torch.device | str) -> AtomsBatch:
+    """The structures as one batch. Raises ValueError where atoms nearly coincide."""
+    atoms = batch_structures(chunk, dtype=dtype, device=device)
+    edges = local_edges(atoms, CLOSEST)
+    refuse_overlaps(edges.vectors(atoms), atoms.numbers, edges)
+    return atoms
+
+
 def blame(network: nn.Module, chunk: Sequence[Any], first: int, dtype: torch.dtype, device: torch.device | str) -> None:
     """Raise the error of the first structure that cannot be predicted, with its number."""
     for place, structure in enumerate(chunk):
         try:
             with torch.no_grad():
-                network(batch_structures([structure], dtype=dtype, device=device))
+                network(checked_batch([structure], dtype, device))
         except ValueError as error:
             raise StructureError(first + place, str(error).removeprefix("structures[0]").lstrip(": ")) from error

@@ -170,6 +170,8 @@ def relax_file(
 
     atoms = read_checked(file)
     target = output or relaxed_name(file)
+    if not _can_be_written(target):
+        raise ValueError(f"--output: wanted a name of a format that ASE writes, such as .cif or .extxyz, got {target}")
     if not atoms.pbc.all():
         raise ValueError(f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}")
     if atoms.constraints:
@@ -181,10 +183,24 @@ def relax_file(
 
 
 def relaxed_name(file: Path) -> Path:
-    """MgO_relaxed.cif for MgO.cif.gz, POSCAR_relaxed for POSCAR."""
-    known = plain_suffix(file) in SUFFIXES
-    suffix = plain_suffix(file) if known else ""
-    return file.with_name(f"{stem(file) if known else file.name}_relaxed{suffix}")
+    """MgO_relaxed.cif for MgO.cif.gz, POSCAR_relaxed for POSCAR; .extxyz where ASE does not write the format."""
+    if plain_suffix(file) in SUFFIXES:
+        found = file.with_name(f"{stem(file)}_relaxed{plain_suffix(file)}")
+    elif is_structure_file(file):
+        found = file.with_name(f"{file.name}_relaxed")
+    else:
+        found = file.with_name(f"{file.stem}_relaxed{file.suffix}")
+    return found if _can_be_written(found) else file.with_name(f"{file.stem}_relaxed.extxyz")
+
+
+def _can_be_written(file: Path) -> bool:
+    """Whether ASE writes the format that the name of a file stands for."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    try:
+        return bool(ioformats[filetype(str(file), read=False)].can_write)
+    except (UnknownFileTypeError, KeyError):
+        return False
 
 
 def _relaxation_table(before: Atoms, found: Relaxation) -> str:

@@ -23,7 +23,7 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 from ase.md.verlet import VelocityVerlet
 
 import ase_potnet
-from ase_potnet import PotNetCalculator, evaluate
+from ase_potnet import PotNetCalculator, evaluate, load_model, predict
 from ase_potnet.pretrained import save_model
 
 OPTIONS = {"width": 8, "message_width": (4, 2, 2), "n_sources": 2}
@@ -289,3 +289,36 @@ def test_packaged_weights() -> None:
     atoms.calc = PotNetCalculator()
     assert np.isfinite(atoms.get_potential_energy())
     np.testing.assert_allclose(atoms.get_forces(), 0, atol=1e-6)
+
+
+def test_a_property_model_is_no_potential() -> None:
+    network = load_model("jarvis")
+    for model in (network, network.members[0]):
+        with pytest.raises(ValueError, match=r"model: .* predicts properties, not energies"):
+            evaluate(bulk("Cu"), model)
+        with pytest.raises(ValueError, match=r"model: .* predicts properties, not energies"):
+            PotNetCalculator(model)
+
+
+def test_a_loaded_model_stays_as_it_is(network: torch.nn.Module) -> None:
+    mine = copy.deepcopy(network).train()
+    double, single = evaluate(bulk("Cu"), mine), evaluate(bulk("Cu"), mine, dtype=torch.float32)
+    assert next(double).energy == pytest.approx(next(single).energy, rel=1e-4)
+    assert mine.training
+    assert all(parameter.requires_grad and parameter.dtype == torch.float64 for parameter in mine.parameters())
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.05, 0.2])
+def test_overlapping_atoms_are_refused_in_batches(distance: float) -> None:
+    overlap = Atoms("Cu2", [[0, 0, 0], [0, 0, distance]], cell=[4, 4, 4], pbc=True)
+    for results in (evaluate([bulk("Cu"), overlap]), predict([bulk("Cu"), overlap])):
+        with pytest.raises(ValueError, match=r"structures\[1\].* apart"):
+            list(results)
+
+
+def test_tuples_with_flags() -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    (expected,) = evaluate(atoms)
+    for numbers in (atoms.numbers, (11, 17)):
+        (found,) = evaluate((numbers, atoms.positions, atoms.cell.array, (True, True, True)))
+        assert found.energy == pytest.approx(expected.energy, abs=1e-10)

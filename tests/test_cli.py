@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from ase_potnet import predict
 from ase_potnet.cli import main
 from ase_potnet.models import build_model
 from ase_potnet.pretrained import Target, packaged, save_model
+from ase_potnet.readers.structure_files import read_checked
 from ase_potnet.structure_files import relaxed_name
 
 SAMPLES = Path(__file__).resolve().parent / "data"
@@ -80,6 +82,11 @@ def test_evaluate_writes_the_leaderboard_form(
     assert metrics["mae"] == pytest.approx(np.mean(error), rel=1e-5)
     assert f"{metrics['mae']:.5g}" in text
     assert (out / "parity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_part_wants_a_split(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "-m", str(trained), "-d", str(JARVIS), "--part", "val") == 2
+    assert "part: 'val' of what?" in capsys.readouterr().err
 
 
 def test_evaluate_a_potential_by_element(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,10 +225,33 @@ def test_relax_writes_the_crystal_beside_its_file(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize(
     ("name", "relaxed"),
-    [("POSCAR", "POSCAR_relaxed"), ("a.b.cif.gz", "a.b_relaxed.cif"), ("x y.vasp", "x y_relaxed.vasp")],
+    [
+        ("POSCAR", "POSCAR_relaxed"),
+        ("a.b.cif.gz", "a.b_relaxed.cif"),
+        ("x y.vasp", "x y_relaxed.vasp"),
+        ("m.traj", "m_relaxed.traj"),
+        ("geometry.in", "geometry_relaxed.in"),
+        ("m.foo", "m_relaxed.extxyz"),
+    ],
 )
 def test_relaxed_names(name: str, relaxed: str) -> None:
     assert relaxed_name(Path("sub") / name) == Path("sub") / relaxed
+
+
+def test_relax_names_an_output_that_cannot_be_written_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ase.io.write(tmp_path / "MgO.cif", bulk("MgO", "rocksalt", a=4.1))
+    assert run("relax", str(tmp_path / "MgO.cif"), "-o", str(tmp_path / "relaxed.foo")) == 2
+    assert "--output: wanted a name of a format that ASE writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".extxyz.gz", ".res.gz", ".res"])
+def test_compressed_files_of_a_structure(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"m{suffix}"
+    plain = tmp_path / f"m{suffix.removesuffix('.gz')}"
+    ase.io.write(plain, bulk("MgO", "rocksalt", a=4.2))
+    if suffix.endswith(".gz"):
+        file.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_checked(file).get_chemical_formula() == "MgO"
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,7 +141,7 @@ def with_labels(arrays: StructureArrays, records: Sequence[Record]) -> Structure
             energy[row] = label.energy
         if label.forces is not None:
             forces[arrays.first[row] : arrays.first[row + 1]] = label.forces
-        if label.stress is not None:
+        if label.stress is not None and record.atoms.pbc.all():  # of a slab it depends on the vacuum
             xx, yy, zz, yz, xz, xy = label.stress
             stress[row] = [[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]
     values = arrays.values | {"energy": energy, "forces": forces, "stress": stress}

@@ -50,7 +50,7 @@ def assess(
     fields: Mapping[str, str] | None = None,
     kind: str = "auto",
     split: str | Path | None = None,
-    part: str = "test",
+    part: str | None = None,
     limit: int | None = None,
     fit_shifts: bool = False,
     device: torch.device | str = "auto",
@@ -65,7 +65,7 @@ def assess(
         output: folder for metrics.json, CSV files id,target,prediction, parity.png (by kind of frame) and, of an energy
             model, elements.png; None writes nothing.
         fields: target of the model to its name in the data, where that is not the name in the training data.
-        split, part: take only the ids of one part ("train", "val", "test") of this split file.
+        split, part: take only the ids of one part ("train", "val", "test"; None: "test") of this split file.
         fit_shifts: of an energy model: first shift its energies by one value per element, fitted to these data, to
             compare levels of theory with different references.
 
@@ -80,7 +80,9 @@ def assess(
         targets, absent = _present(targets, dataset, fields or {})
         notes += [f"{target.name}: the data have no field {target.source}" for target in absent]
     if split is not None:
-        dataset = _part(dataset, split, part)
+        dataset = _part(dataset, split, part or "test")
+    elif part is not None:
+        raise ValueError(f"part: {part!r} of what? Pass the split file as split")
     arrays = to_arrays(dataset, targets)
     if arrays is None:
         raise ValueError(f"data: no structure of {data} has a label to compare with")

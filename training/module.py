@@ -194,11 +194,14 @@ class Training(lightning.LightningModule):
             return min(progress.seconds / seconds, 1.0)
         return (progress.epoch + progress.batch / max(self.n_batches, 1)) / self.recipe.epochs
 
-    def on_train_batch_start(self, batch: LabelledBatch, batch_idx: int) -> None:
-        """Learning rate and random numbers of the step."""
+    def on_train_batch_start(self, batch: LabelledBatch, batch_idx: int) -> int | None:
+        """Learning rate and random numbers of the step; -1 ends the epoch, where the time was over before a kill."""
         config = self.recipe.optimiser
         if config.seconds is not None and self.trainer.world_size > 1:
             self.progress.seconds = self.trainer.strategy.broadcast(self.progress.seconds)  # one rate for all
+        if config.seconds is not None and self.progress.seconds >= config.seconds:
+            self.trainer.should_stop = True
+            return -1
         rate = config.lr * rate_factor(config.schedule, self.fraction, warmup=config.warmup, final=config.final)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
@@ -206,6 +209,7 @@ class Training(lightning.LightningModule):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed costs 0.4 ms where CUDA is not in use
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+        return None
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch, over all processes."""
@@ -233,14 +237,16 @@ class Training(lightning.LightningModule):
         self.progress.batch += 1
         self.progress.step += 1
         self._tick()
-        total = self.recipe.optimiser.seconds
-        if total is not None and self._agreed(self.progress.seconds >= total):
-            self.progress.stopped = f"the {total:g} s of the schedule are over"
-        if self._stop_asked or self.progress.stopped:
+        if self._time_is_over() or self._stop_asked:
             self.trainer.should_stop = True
         due = time.monotonic() - self._saved >= self.recipe.checkpoint_seconds
         if due or self._stop_asked or self.trainer.received_sigterm:
             self.save()
+
+    def _time_is_over(self) -> bool:
+        """Whether the seconds of the schedule are."""
+        total = self.recipe.optimiser.seconds
+        return total is not None and self._agreed(self.progress.seconds >= total)
 
     def _agreed(self, flag: bool) -> bool:
         """What the first process says."""
@@ -253,7 +259,7 @@ class Training(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Validate; keep the best averaged weights; stop early or go on to the next epoch."""
         progress, recipe = self.progress, self.recipe
-        if progress.batch < self.n_batches and progress.stopped is None:
+        if progress.batch < self.n_batches and not self._time_is_over():
             return  # stopped in the middle, to be continued
         if self._validation_seconds > _LONG_VALIDATION:
             self.save()
@@ -274,6 +280,8 @@ class Training(lightning.LightningModule):
         patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf
         if progress.epoch - 1 - progress.best_epoch >= patience:
             progress.stopped = f"no better for {patience} epochs"
+        elif self._time_is_over():
+            progress.stopped = f"the {recipe.optimiser.seconds:g} s of the schedule are over"
         elif recipe.optimiser.seconds is None and progress.epoch >= recipe.epochs:
             progress.stopped = f"{recipe.epochs} epochs are done"
         if progress.stopped:

@@ -132,6 +132,19 @@ class TermConfig(Section):
     delta: float = Field(default=0.05, gt=0)
 
 
+class EnergyTermConfig(TermConfig):
+    """Of the energy per atom, eV."""
+
+    delta: float = Field(default=0.01, gt=0)
+
+
+class StressTermConfig(TermConfig):
+    """Of the stress, eV/Å^3."""
+
+    weight: Weight = 10.0
+    delta: float = Field(default=0.005, gt=0)
+
+
 class DifferencesConfig(TermConfig):
     """Differences of the forces on frames of one cell with the same atoms, such as two displacements of a supercell.
 
@@ -157,9 +170,9 @@ class LossConfig(Section):
     kind: LossKind = "huber"
     delta: float = Field(default=1.0, gt=0)
     target_weights: tuple[float, ...] | None = None
-    energy: TermConfig = TermConfig(weight=1.0, delta=0.01)
-    forces: TermConfig = TermConfig(weight=1.0, delta=0.05)
-    stress: TermConfig = TermConfig(weight=10.0, delta=0.005)
+    energy: EnergyTermConfig = EnergyTermConfig()
+    forces: TermConfig = TermConfig()
+    stress: StressTermConfig = StressTermConfig()
     differences: DifferencesConfig | None = None
     kind_weights: dict[str, float] = {}
     force_scale: float | None = Field(default=None, gt=0)

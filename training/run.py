@@ -31,7 +31,7 @@ from .recipe import ModelConfig, Recipe, differences, load_recipe
 from .replay import with_replay
 from .reporting import Report, write_log, write_results
 from .sources import TrainingData, load_training_data
-from .tasks import Task, dtype_of, make_task, shift_references
+from .tasks import PropertyTask, Task, dtype_of, make_task, shift_references
 
 MODEL_FOLDER = "model"
 
@@ -115,8 +115,10 @@ def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
     if config.start_from is not None:
         taken = _take_over(model, load_model(config.start_from))
     scale = "scaling.mean" if task.name == "property" else "references"
-    if scale not in taken:  # else the scale of the weights taken over stays
+    if scale not in taken or not _same_targets(config, task):  # else the scale of the weights taken over stays
         task.fit_scaling(model, data.train)
+    if isinstance(task, PropertyTask):
+        task.set_limits(model)
     if config.shift_references:
         shift_references(model, data.train, dtype_of(recipe))
     for pattern in config.freeze:
@@ -139,6 +141,13 @@ def _architecture(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     name = config.name or info.model
     known = option_names(name)
     return name, {key: value for key, value in info.config.items() if key in known} | config.options
+
+
+def _same_targets(config: ModelConfig, task: Task) -> bool:
+    """Whether the weights to start from predict what is to be learned."""
+    assert config.start_from is not None
+    before = model_info(config.start_from)
+    return before.task == task.name and [t.name for t in before.targets] == [t.name for t in task.targets]
 
 
 def _take_over(model: nn.Module, source: nn.Module) -> set[str]:

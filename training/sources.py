@@ -51,6 +51,11 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
             raise ValueError(f"data: the {name} part has no structure with a label")
     assert train is not None
     assert arrays["val"] is not None
+    kinds = {*train.kinds, *arrays["val"].kinds}
+    if unknown := sorted(set(recipe.loss.kind_weights) - kinds):
+        raise ValueError(
+            f"loss.kind_weights: no frame is of the kind {', '.join(unknown)}; the data have {', '.join(sorted(kinds))}"
+        )
     n_lost = sum(map(len, parts)) - len(train) - len(arrays["val"]) - (len(test) if test else 0)
     if n_lost > 0 and data.val is None:
         notes.append(f"{n_lost:,} structures left out: no label, or beyond max_structures or max_atoms")

@@ -103,11 +103,15 @@ class PropertyTask:
         enough = len(arrays) >= _STRUCTURES_PER_ELEMENT * np.count_nonzero(composition.any(axis=0))
         scaling: Any = model.scaling
         scaling.fit(torch.from_numpy(arrays.values["targets"]), fractions if enough else None)
-        limits = [NO_MINIMUM if target.minimum is None else target.minimum for target in self.targets]
-        scaling.minimum.copy_(torch.tensor(limits))
         if hasattr(model, "elements"):
             network: Any = model
             network.elements.copy_(torch.from_numpy(composition.max(axis=0)[: len(network.elements)] > 0))
+
+    def set_limits(self, model: nn.Module) -> None:
+        """The lowest possible values of the targets."""
+        limits = [NO_MINIMUM if target.minimum is None else target.minimum for target in self.targets]
+        scaling: Any = model.scaling
+        scaling.minimum.copy_(torch.tensor(limits))
 
     def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
         predictions = model(batch.atoms)

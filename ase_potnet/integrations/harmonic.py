@@ -154,6 +154,10 @@ def harmonic(
     from phonopy.structure.cells import guess_primitive_matrix
 
     cell = to_phonopy(atoms)
+    for number in np.unique(cell.numbers):
+        masses = np.unique(np.asarray(cell.masses)[cell.numbers == number])
+        if len(masses) > 1:  # phonopy's symmetry would take the isotopes for one another
+            raise ValueError(f"atoms: wanted one mass for all atoms of an element, got {masses.tolist()}")
     matrix = supercell_matrix(atoms, supercell)
     ph = Phonopy(cell, supercell_matrix=matrix, primitive_matrix=guess_primitive_matrix(cell))
     ph.mlp = mlp  # type: ignore[assignment]
@@ -174,15 +178,15 @@ def analytic_force_constants(ph: Phonopy, mlp: PotNetMLP) -> NDArray[np.float64]
 
     One Hessian-vector product for each direction of each atom that symmetry does not relate to another.
     """
-    from ase_potnet.evaluation import DTYPES
     from ase_potnet.graph import batch_structures
     from ase_potnet.models.derivatives import second_derivatives
     from ase_potnet.prediction import pick_device
+    from ase_potnet.pretrained.format import read_dtype
 
     cell = ph.supercell
     symmetry = ph.symmetry
     structure = (np.asarray(cell.numbers, dtype=np.int64), cell.positions, cell.cell, True)
-    batch = batch_structures([structure], dtype=DTYPES[mlp.dtype], device=pick_device(mlp.device))
+    batch = batch_structures([structure], dtype=read_dtype(mlp.dtype), device=pick_device(mlp.device))
     rows = [int(atom) for atom in symmetry.get_independent_atoms()]
     known = second_derivatives(mlp.model, batch, rows, progress=mlp.progress).to("cpu", torch.float64).numpy()
     images = symmetry.atomic_permutations  # [s, i]: where operation s takes atom i

@@ -31,8 +31,8 @@ def parse_numbers(option: str, text: str) -> Any:
     if words == ["auto"] and option == "--supercell":
         return "auto"
     try:
-        if len(words) == 1:
-            return float(words[0])
+        if len(words) == 1:  # of a supercell, 2 might mean (2, 2, 2): ``phonons`` asks
+            return int(words[0]) if option == "--supercell" and words[0].isdigit() else float(words[0])
         numbers = [int(word) for word in words]
         return {3: lambda: numbers, 9: lambda: [numbers[:3], numbers[3:6], numbers[6:]]}[len(numbers)]()
     except (ValueError, KeyError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,12 +39,11 @@ class PotNetMLP:
         model: str | Path | nn.Module = "default",
         *,
         device: torch.device | str = "auto",
-        dtype: str = "float64",
+        dtype: torch.dtype | str = "float64",
         batch_size: int | Literal["auto"] = "auto",
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        own = copy.deepcopy(model) if isinstance(model, nn.Module) else model
-        self.model = load_potential(own, device=device, dtype=dtype)
+        self.model = load_potential(model, device=device, dtype=dtype)
         self.device, self.dtype, self.batch_size, self.progress = device, dtype, batch_size, progress
 
     def evaluate(self, supercells: Sequence[PhonopyAtoms | None]) -> tuple[Array, Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch_sim.models.interface import ModelInterface
 
-from ase_potnet.evaluation import DTYPES, load_potential
+from ase_potnet.evaluation import load_potential
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
+from ase_potnet.pretrained.format import read_dtype
 
 
 class PotNetModel(ModelInterface):  # type: ignore[misc]  # torch-sim is optional
@@ -44,13 +44,11 @@ class PotNetModel(ModelInterface):  # type: ignore[misc]  # torch-sim is optiona
         tolerance: float | None = None,
     ) -> None:
         super().__init__()
-        name = str(dtype).removeprefix("torch.")
-        own = copy.deepcopy(model) if isinstance(model, nn.Module) else model
-        network: Any = load_potential(own, device=device, dtype=name)
+        network: Any = load_potential(model, device=device, dtype=dtype)
         if tolerance is not None:
             network.set_tolerance(tolerance)
         self.network = network
-        self._device, self._dtype = pick_device(device), DTYPES[name]
+        self._device, self._dtype = pick_device(device), read_dtype(dtype)
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
 
     @property

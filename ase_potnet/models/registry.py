@@ -59,6 +59,11 @@ def model_name(model: nn.Module) -> str:
     raise ValueError(f"model must be one of {', '.join(MODEL_NAMES)}, got {type(model).__name__}")
 
 
+def predicts_properties(model: nn.Module) -> bool:
+    """Whether a network predicts properties, rather than the energies of atoms."""
+    return hasattr(model, "scaling") or hasattr(model, "members")
+
+
 def _hint(word: str, known: tuple[str, ...]) -> str:
     near = get_close_matches(word, known, n=1)
     return f", did you mean {near[0]!r}?" if near else ""

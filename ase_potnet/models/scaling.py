@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,10 @@ class TargetScaling(nn.Module):
         self.register_buffer("std", torch.ones(n_targets))
         self.register_buffer("references", torch.zeros(N_ELEMENTS, n_targets))
         self.register_buffer("minimum", torch.full((n_targets,), NO_MINIMUM))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}minimum", torch.full_like(self.minimum, NO_MINIMUM))  # of older weights
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @torch.no_grad()
     def fit(self, values: Tensor, fractions: Tensor | None = None, *, ridge: float = 1e-3) -> None:

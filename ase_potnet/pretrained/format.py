@@ -24,7 +24,9 @@ from ase_potnet.pretrained.packaged import CONFIG_FILE, find_model
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "CARD.md"
+_FILES = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE}
 TASKS = ("property", "energy")
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def save_model(
 
     Args:
         model: of a class that ``build_model`` knows.
-        folder: where to; its name is the model's name.
+        folder: where to; its name is the model's name. What it holds besides a model is not touched, but an error.
         targets: what the model predicts, in the order of its outputs.
         task: "property" or "energy".
         metadata: of the training; must be JSON.
@@ -110,8 +112,11 @@ def save_model(
     if task not in TASKS:
         raise ValueError(f"task: wanted one of {', '.join(TASKS)}, got {task!r}")
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
-        raise ValueError(f"folder: {folder} exists and is no model folder; give another name")
+    strange = {path.name for path in folder.iterdir()} - _FILES if folder.exists() else set()
+    if strange:
+        raise ValueError(
+            f"folder: {folder} holds more than a model ({', '.join(sorted(strange)[:3])}, ...); give another name"
+        )
     weights = _to_bytes(model)
     config = {
         "format_version": FORMAT_VERSION,
@@ -137,6 +142,8 @@ def model_info(name_or_path: str | Path) -> ModelInfo:
     Raises:
         ValueError: no such model, or a config.json that is damaged or of a newer format.
     """
+    if not isinstance(name_or_path, (str, Path)):
+        raise ValueError(f"model: wanted a packaged name or a model folder, got {type(name_or_path).__name__}")
     folder = find_model(name_or_path)
     file = folder / CONFIG_FILE
     try:
@@ -165,20 +172,21 @@ def load_model(
     name_or_path: str | Path = "default",
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> nn.Module:
     """A trained model, ready to predict (in evaluation mode).
 
     Args:
         name_or_path: a packaged model (``list_models()``) or a folder that ``save_model`` wrote.
         device: where its weights live.
-        dtype: of its weights; None keeps that of the file.
+        dtype: of its weights, such as "float32" or torch.float32; None keeps that of the file.
 
     Raises:
         ValueError: no such model (with the nearest name), a damaged or altered file, weights that do not fit.
     """
     from ase_potnet.models import build_model
 
+    wanted = None if dtype is None else read_dtype(dtype)
     info = model_info(name_or_path)
     weights = _read_weights(info)
     with torch.random.fork_rng(devices=[]):  # fresh weights, soon replaced: no random numbers of the caller
@@ -188,7 +196,15 @@ def load_model(
         model.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"model: the weights in {info.folder} do not fit {info.model}: {error}") from error
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return model.to(device=device, dtype=wanted).eval().requires_grad_(False)
+
+
+def read_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """float64 or float32, by name or as torch's. Raises ValueError for another."""
+    found = DTYPES.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise ValueError(f"dtype: wanted 'float64' or 'float32', got {dtype!r}")
+    return found
 
 
 def _read_weights(info: ModelInfo) -> dict[str, Tensor]:

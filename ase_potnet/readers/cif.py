@@ -16,11 +16,11 @@ from ase_potnet.readers.structures import crystal
 _CELL = tuple(
     f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
-_P1 = {
-    "_symmetry_space_group_name_H-M": ("P 1", "P1"),
-    "_space_group_name_H-M_alt": ("P 1", "P1"),
-    "_symmetry_Int_Tables_number": ("1",),
-    "_space_group_IT_number": ("1",),
+_P1 = {  # names of data are not case-sensitive
+    "_symmetry_space_group_name_h-m": ("P 1", "P1"),
+    "_space_group_name_h-m_alt": ("P 1", "P1"),
+    "_symmetry_int_tables_number": ("1",),
+    "_space_group_it_number": ("1",),
 }
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
@@ -48,17 +48,19 @@ def parse_p1(text: str) -> Atoms | None:
     while i < len(lines):
         line = lines[i]
         i += 1
-        if line == "loop_":
+        if line.lower() == "loop_":
             heads, rows, i = _loop(lines, i)
             if "_atom_site_fract_x" in heads:
                 sites = heads, rows
             elif not _is_identity(heads, rows):
                 return None
         elif line.startswith("_"):
-            key, _, value = line.partition(" ")
-            items[key] = value.strip().strip("'\"")
-        elif (line.startswith("data_") and items) or line.startswith(";"):
-            return None  # several blocks, or text over several lines
+            key, *value = line.split(maxsplit=1)
+            items[key.lower()] = value[0].strip("'\"") if value else ""
+        elif line.startswith("data_") and items:
+            return None  # several blocks
+        elif line and not line.startswith(("#", "data_")):
+            return None  # text over several lines, rows after a comment, ...
     if sites is None or any(key not in items for key in _CELL):
         return None
     if any(items[key] not in allowed for key, allowed in _P1.items() if key in items):
@@ -70,7 +72,7 @@ def _loop(lines: Sequence[str], start: int) -> tuple[list[str], list[list[str]],
     """Column names and rows of a loop that starts at this line, and where it ends. Rows are split at blanks."""
     heads: list[str] = []
     while start < len(lines) and lines[start].startswith("_"):
-        heads.append(lines[start])
+        heads.append(lines[start].lower())
         start += 1
     rows: list[list[str]] = []
     while start < len(lines) and lines[start] and not lines[start].startswith(("_", "loop_", "data_", "#")):

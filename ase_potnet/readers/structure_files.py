@@ -17,7 +17,13 @@ from ase_potnet.readers.structures import check
 
 SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".xsf", ".res", ".gen", ".pdb")
 _VASP = (".vasp", ".poscar")
-_ASE_NAMES = {".gen": "gen", ".pdb": "proteindatabank", ".res": "res", ".xsf": "xsf", ".xyz": "extxyz"}
+_ASE_NAMES = {
+    ".extxyz": "extxyz",
+    ".gen": "gen",
+    ".pdb": "proteindatabank",
+    ".xsf": "xsf",
+    ".xyz": "extxyz",
+}
 
 
 def is_structure_file(path: Path) -> bool:
@@ -37,7 +43,13 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
     form = format or ("vasp" if vasp else None)
     if path.suffix.lower() in PACKED:
         with open_text(path) as stream:
-            atoms = read(io.StringIO(stream.read()), format=form or _ASE_NAMES.get(suffix))
+            text = stream.read()
+        if suffix == ".res" and form is None:  # ASE reads it from files alone
+            from ase.io.res import Res
+
+            atoms = Res.from_string(text).atoms
+        else:
+            atoms = read(io.StringIO(text), format=form or _ASE_NAMES.get(suffix))
     else:
         atoms = read(path, format=form)
     assert isinstance(atoms, Atoms)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ase_potnet.screening.export import check_name, export
 from ase_potnet.screening.screening import Summary, screen
+from ase_potnet.screening.sources import Files
 
 
 def run_screen(
@@ -34,15 +35,16 @@ def run_screen(
         if not equals or "." not in key:
             raise ValueError(f"--set: wanted task.option=value, got {setting!r}")
         options[key] = value
+    files = Files(tuple(sources), (out, *exports))
     if processes or config is not None:
         from ase_potnet.screening.shards import screen_shards
 
         summary = screen_shards(
-            list(sources), tasks, out, options=options, processes=processes, config=config, size=shard,
+            files, tasks, out, options=options, processes=processes, config=config, size=shard,
             progress=True, **arguments,
         )  # fmt: skip
     else:
-        with screen(list(sources), tasks, out, options=options, progress=True, **arguments) as run:
+        with screen(files, tasks, out, options=options, progress=True, **arguments) as run:
             for _ in run:
                 pass
         summary = run.summary

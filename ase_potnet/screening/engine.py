@@ -13,10 +13,11 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_potnet.evaluation import DTYPES, Result, load_potential, split_results
+from ase_potnet.evaluation import Result, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, Edges, batch_structures, local_edges
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
+from ase_potnet.pretrained.format import read_dtype
 from ase_potnet.screening.failures import BAD_STRUCTURE, EXPLODED, UNSUPPORTED, ScreeningFailure
 from ase_potnet.screening.memory import keep_freed_memory
 
@@ -90,7 +91,7 @@ def advance_all(
         most_atoms: of a batch, one question at least; None: by the device.
         evaluating: called with the items of a batch before it is evaluated, and with none of them afterwards.
     """
-    limit = most_atoms or _ATOMS[device]
+    limit = most_atoms or _ATOMS.get(device, _ATOMS["cpu"])
     if device == "cpu":
         keep_freed_memory()
     queues: dict[tuple[str, bool, bool], deque[_Question]] = {}
@@ -121,7 +122,7 @@ def advance_all(
         if not waiting:
             return
         kind = max(waiting, key=lambda k: atoms_in[k])
-        batch = _take(queues[kind], limit, _PAIRS[device])
+        batch = _take(queues[kind], limit, _PAIRS.get(device, _PAIRS["cpu"]))
         atoms_in[kind] -= sum(question.size for question in batch)
         of, forces, stress = kind
         if evaluating is not None:
@@ -161,7 +162,7 @@ class PotentialEvaluator:
 
     def __init__(self, model: Any, *, device: str = "auto", dtype: str = "float32") -> None:
         self.network: Any = load_potential(model, device=device, dtype=dtype)
-        self.device, self.dtype = pick_device(device), DTYPES[dtype]
+        self.device, self.dtype = pick_device(device), read_dtype(dtype)
 
     def evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[Result | ScreeningFailure]:
         """A Result with what was asked for, or why there is none, for each structure."""
@@ -208,7 +209,7 @@ class PropertyEvaluator:
         info = model_for(property_) if model is None else model_info(model)
         self.column = target_column(info, property_)
         self.info, self.unit = info, info.targets[self.column].unit
-        self.device, self.dtype = pick_device(device), DTYPES[dtype]
+        self.device, self.dtype = pick_device(device), read_dtype(dtype)
         self.network = load_model(info.folder, device=self.device, dtype=self.dtype)
 
     def evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[float | ScreeningFailure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -40,6 +41,11 @@ class Hull:
     def __post_init__(self) -> None:
         if not self.reference or not Path(self.reference).is_file():
             raise ValueError(f"hull.reference: wanted a file (.db, .csv or .json), got {self.reference!r}")
+
+    def contents(self) -> str:
+        """Hash of the file."""
+        with Path(self.reference).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @cached_property
     def hulls(self) -> Hulls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ from typing import Any
 
 from torch import nn
 
-from ase_potnet.evaluation import DTYPES
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
 from ase_potnet.progress import show
@@ -178,7 +178,7 @@ def make_plan(
     time_limit: float | None = None,
 ) -> Plan:
     """Check the arguments of ``screen``. Raises ValueError naming one."""
-    if dtype not in DTYPES:
+    if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype: wanted 'float64' or 'float32', got {dtype!r}")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit: wanted seconds or None, got {time_limit!r}")
@@ -198,9 +198,12 @@ def make_plan(
 
 
 def _identity(model: str | Path | nn.Module, tasks: Sequence[Task]) -> str:
-    """Hash of the weights; the class of a loaded model."""
+    """Hash of the weights; of a loaded model, its class as well."""
     if isinstance(model, nn.Module):
-        return type(model).__name__
+        digest = hashlib.sha256()
+        for name, value in model.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+        return f"{type(model).__name__} {digest.hexdigest()}"
     if all(task.name == "property" for task in tasks):
         return "none"
     info = model_info(model)

@@ -32,7 +32,7 @@ from ase_potnet.screening.failures import DIED, ScreeningFailure
 from ase_potnet.screening.pipeline import failed, run_tasks, unreadable
 from ase_potnet.screening.screening import Summary, make_plan
 from ase_potnet.screening.sources import Candidate, candidates, count
-from ase_potnet.screening.store import Store, pack, records, rows_of, unpack
+from ase_potnet.screening.store import Store, difference, pack, records, rows_of, settings_in, unpack
 
 DEATHS = 20  # of workers in one shard until the run stops
 _AT_ONCE = 2  # deaths at one crystal that make it a failure; in batches, until crystals are evaluated one by one
@@ -103,7 +103,7 @@ def screen_shards(
     """
     if unique is not None:
         raise ValueError("unique: duplicates are looked for by one process; drop processes and config")
-    if size < 1 or processes < 1:
+    if size < 1 or (config is None and processes < 1):
         raise ValueError(f"size, processes: wanted numbers from 1, got {size} and {processes}")
     names = tuple(p.strip() for text in ([tasks] if isinstance(tasks, str) else tasks) for p in text.split(","))
     plan = make_plan(names, model, options=options, device=device, dtype=dtype, time_limit=time_limit)
@@ -115,7 +115,7 @@ def screen_shards(
         report = stack.enter_context(show(total, 0, progress, what="screening", unit="crystals"))
         folder.mkdir(exist_ok=True)
         for rest in sorted(folder.glob("*.db")):
-            _merge(rest, store, Summary())
+            _take_in(rest, store, plan.settings)
         for path in folder.glob("*.jsonl*"):
             path.unlink()
         pool: Pool = _Processes(processes) if config is None else _parsl(config)
@@ -130,6 +130,19 @@ def screen_shards(
     with contextlib.suppress(OSError):
         folder.rmdir()
     return summary
+
+
+def _take_in(rest: Path, store: Store, settings: dict[str, Any]) -> None:
+    """Copy what a run before has left of a shard. Raises ValueError if it was a run of something else."""
+    kept = settings_in(rest)
+    if kept is None:  # killed, or the disk was full, before its first result
+        _remove(rest)
+    elif differing := difference(kept, settings):
+        raise ValueError(
+            f"out: {rest.parent} holds results made otherwise ({differing}); remove it, or name another file"
+        )
+    else:
+        _merge(rest, store, Summary())
 
 
 def _write_shards(sources: Any, store: Store, folder: Path, size: int, summary: Summary) -> Iterator[Path]:
@@ -170,6 +183,11 @@ def _merge(path: Path, store: Store, summary: Summary) -> None:
         store.add_rows(rows_of(path))
         for record in records(path, structures=False):
             summary.add(record)
+    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """The files of a shard."""
     for suffix in (".jsonl", ".at", ".db-journal", ".db.lock", ".db"):
         path.with_suffix(suffix).unlink(missing_ok=True)
 

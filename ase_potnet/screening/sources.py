@@ -53,6 +53,14 @@ class Candidate:
     digest: str = ""
 
 
+@dataclass(frozen=True)
+class Files:
+    """Files, folders and patterns, without the files that are not meant, such as results written into such a folder."""
+
+    paths: tuple[str | Path, ...]
+    without: tuple[Path, ...]
+
+
 def candidates(sources: Any) -> Iterator[Candidate]:
     """The crystals of one source or several, one at a time; what cannot be read is a candidate without atoms.
 
@@ -78,6 +86,8 @@ def count(sources: Any) -> int | None:
 def _entries(sources: Any) -> Iterator[tuple[str, Entry]]:
     if isinstance(sources, (str, Path)):
         yield from _path_entries([sources])
+    elif isinstance(sources, Files):
+        yield from _path_entries(sources.paths, sources.without)
     elif _is_one(sources):
         yield _memory_entry(0, sources)
     elif isinstance(sources, (list, tuple)) and all(isinstance(item, (str, Path)) for item in sources):
@@ -143,11 +153,13 @@ def _memory_entry(number: int, item: Any) -> tuple[str, Entry]:
     )
 
 
-def _path_entries(paths: Iterable[str | Path]) -> Iterator[tuple[str, Entry]]:
+def _path_entries(paths: Iterable[str | Path], without: Iterable[Path] = ()) -> Iterator[tuple[str, Entry]]:
+    left_out = {path.resolve() for path in without}
     files: dict[Path, str] = {}  # each file once, whatever names it; its id
     for path in paths:
         for file, name in _find(path):
-            files.setdefault(file.resolve(), name)
+            if file.resolve() not in left_out or file == Path(path):
+                files.setdefault(file.resolve(), name)
     for file, name in files.items():
         entries = file_entries(file, name)
         number = 0

@@ -111,7 +111,7 @@ class Store:
         kept = read_settings(self._connection)
         if kept is None:  # killed between the two statements of its first second
             run("INSERT INTO meta VALUES ('settings', ?)", (json.dumps(settings, sort_keys=True),))
-        elif differing := _differing(kept, json.loads(json.dumps(settings))):
+        elif differing := difference(kept, settings):
             raise ValueError(f"out: {self.path} holds results made otherwise ({differing}); name a new file")
 
     def known(self, keys: Iterable[str]) -> set[str]:
@@ -202,11 +202,15 @@ def _plain_errors(path: Path) -> Iterator[None]:
         raise OSError(f"out: {path} cannot be written ({text}); the same command goes on from here") from error
 
 
-def _differing(old: Any, new: Any, name: str = "") -> str:
-    """Where two JSON values differ first, as text."""
+def difference(kept: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Where the settings of a file and others differ first, as text; nothing if they do not."""
+    return _difference(kept, json.loads(json.dumps(settings)), "")
+
+
+def _difference(old: Any, new: Any, name: str) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
-            if found := _differing(old.get(key), new.get(key), f"{name}.{key}".lstrip(".")):
+            if found := _difference(old.get(key), new.get(key), f"{name}.{key}".lstrip(".")):
                 return found
         return ""
     return "" if old == new else f"{name}: {old!r} there, {new!r} now"
@@ -241,6 +245,15 @@ def pack(atoms: Atoms) -> dict[str, Any]:
 def unpack(data: dict[str, Any]) -> Atoms:
     """The structure that ``pack`` packed."""
     return Atoms(data["numbers"], positions=data["positions"], cell=data["cell"], pbc=data["pbc"])
+
+
+def settings_in(path: Path) -> dict[str, Any] | None:
+    """Tasks and model of a file of results; None for a file in which no result can be, cut off at its very start."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        try:
+            return read_settings(connection)
+        except sqlite3.OperationalError:  # no such table
+            return None
 
 
 def read_settings(connection: sqlite3.Connection) -> dict[str, Any] | None:

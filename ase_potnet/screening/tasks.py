@@ -169,6 +169,10 @@ class Property:
     name: ClassVar[str] = "property"
     columns: ClassVar[Mapping[str, str]] = {}
 
+    def contents(self) -> str:
+        """Hash of the weights."""
+        return (model_info(self.model) if self.model else model_for(self.property)).sha256
+
     def run(self, crystal: Crystal) -> Steps:
         """One question."""
         (value,) = yield Ask(
@@ -298,4 +302,5 @@ def units(settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def settings_of(task: Task) -> dict[str, Any]:
     """Name and options of a task, as JSON."""
     options: dict[str, Any] = dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {}
-    return {"task": task.name, **options}
+    contents = getattr(task, "contents", None)  # a hash of what lies behind names of files and models
+    return {"task": task.name, **options} | ({} if contents is None else {"contents": contents()})

@@ -97,7 +97,9 @@ def test_errors_are_one_line(
 
 def test_numbers_of_the_command_line() -> None:
     assert parse_numbers("--supercell", "auto") == "auto"
-    assert parse_numbers("--supercell", "12") == 12.0
+    assert parse_numbers("--supercell", "12.0") == 12.0
+    assert isinstance(parse_numbers("--supercell", "2"), int)  # which ``phonons`` calls ambiguous
+    assert parse_numbers("--mesh", "12") == 12.0
     assert parse_numbers("--mesh", "3,4,5") == [3, 4, 5]
     np.testing.assert_array_equal(parse_numbers("--supercell", "0 1 1 1 0 1 1 1 0"), 1 - np.eye(3))
 

@@ -156,6 +156,13 @@ def test_pymatgen_structure_and_other_masses(ph: Phonopy) -> None:
     )
 
 
+def test_isotopes_are_refused() -> None:
+    atoms = bulk("Ar", "fcc", a=5.0, cubic=True)
+    atoms.set_masses([40.0, 36.0, 40.0, 40.0])
+    with pytest.raises(ValueError, match=r"atoms: wanted one mass .* \[36\.0, 40\.0\]"):
+        phonons(atoms, model=lennard_jones.model(), relax=False)
+
+
 def test_imaginary_modes_are_reported() -> None:
     """Simple cubic Lennard-Jones shears."""
     with pytest.warns(PhononWarning, match=r"imaginary modes: .*i THz at q = \(.*at wave vectors of the supercell"):

@@ -63,6 +63,13 @@ def test_predictions_stay_above_the_minimum_but_learn_below_it():
     assert scaling.eval().restore(outputs).tolist() == [[-3.0, 0.0], [1.0, 0.5]]
 
 
+def test_weights_from_before_there_were_minima():
+    older, scaling = TargetScaling(2).state_dict(), TargetScaling(2)
+    del older["minimum"]
+    scaling.load_state_dict(older, strict=True)
+    assert scaling.minimum.tolist() == [NO_MINIMUM] * 2
+
+
 def test_the_loss_needs_no_composition():
     scaling, table = TargetScaling(1), fractions(20, 1, 8)
     values = torch.randn(20, 1)

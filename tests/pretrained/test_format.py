@@ -85,7 +85,7 @@ def test_a_failed_save_keeps_the_old_model(folder: Path, monkeypatch: pytest.Mon
 
 def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match=r"folder: .* exists and is no model folder"):
+    with pytest.raises(ValueError, match=r"folder: .* holds more than a model \("):
         save_model(small_model(), tmp_path)
     assert (tmp_path / "thesis.tex").is_file()
 

@@ -80,6 +80,25 @@ def test_symmetry_goes_to_ase() -> None:
     assert atoms.get_all_distances(mic=True)[0][4:].min() == pytest.approx(2.82)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("Cl1 Cl-", "# the anion\nCl1 Cl-"),
+        ("Cl1 Cl-", "\nCl1 Cl-"),
+        ("_H-M 'F m", "_H-M\t'F m"),
+        ("_symmetry_space_group_name_H-M 'F m -3 m'\n", ""),
+        ("_symmetry_Int_Tables_number 225", "_space_group_IT_number\t225"),
+        ("_symmetry_Int_Tables_number 225", "_space_group_it_number 225"),
+        ("_symmetry_space_group_name_H-M", "_SYMMETRY_space_group_name_h-m"),
+        ("loop_", "loop_ # sites"),
+    ],
+)
+def test_no_layout_loses_sites_or_symmetry(change: tuple[str, str]) -> None:
+    text = SALT.format(occupancy=1).replace(*change)
+    assert parse_p1(text) is None
+    assert parse_cif(text).get_chemical_formula() == "Cl4Na4"
+
+
 @pytest.mark.parametrize("group", ["'F m -3 m'", "'P 1'"])
 def test_partial_occupancy_is_refused(group: str) -> None:
     text = SALT.format(occupancy=0.5).replace("'F m -3 m'", group)

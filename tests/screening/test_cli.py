@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.io import write
 
 from ase_potnet.cli import main
-from ase_potnet.screening import records
+from ase_potnet.screening import records, shards
 
 
 def test_screen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +30,39 @@ def test_screen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         main([*command[:-4], "--set", "fmax=1"])
     assert end.value.code == 2
     assert "--set: wanted task.option=value" in capsys.readouterr().err
+
+
+def test_screening_leaves_its_own_export_out(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "copper.extxyz", [bulk("Cu", a=a) for a in (3.6, 3.7)])
+    monkeypatch.chdir(tmp_path)
+    command = ["screen", ".", "*.extxyz", "--out", "r.db", "--model", str(small), "--do", "energy", "--device", "cpu"]
+    for expected in ("2 crystals: 2 done, 0 failed", "2 crystals: 0 done, 0 failed, 2 by earlier runs"):
+        with pytest.raises(SystemExit) as end:
+            main([*command, "--export", "r.extxyz", "--export", "r.json"])
+        assert not end.value.code
+        assert expected in capsys.readouterr().out
+    assert (tmp_path / "r.extxyz").read_text().count("Lattice=") == 2
+
+
+def test_a_parsl_configuration_needs_no_processes(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def pool(config: Path) -> shards._Processes:
+        asked.append(config)
+        return shards._Processes(1)
+
+    monkeypatch.setattr(shards, "_parsl", pool)
+    write(tmp_path / "copper.cif", bulk("Cu", a=3.6))
+    command = ["screen", str(tmp_path / "copper.cif"), "--out", str(tmp_path / "r.db"), "--model", str(small)]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--do", "energy", "--config", str(tmp_path / "parsl.yaml"), "--device", "cpu"])
+    assert not end.value.code, capsys.readouterr().err
+    assert asked == [tmp_path / "parsl.yaml"]
+    assert "1 crystals: 1 done" in capsys.readouterr().out
 
 
 FULL = """

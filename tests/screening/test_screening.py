@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
@@ -17,6 +18,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
 from ase_potnet import PotNetCalculator
+from ase_potnet.pretrained import load_model
 from ase_potnet.screening import Crystal, ScreeningFailure, records, screen
 from ase_potnet.screening.elasticity import birch_murnaghan
 from ase_potnet.screening.store import DONE, FAILED, tally
@@ -158,6 +160,26 @@ def test_a_run_goes_on_and_repeats_nothing(model: Path, metals: list[Atoms], tmp
     assert len({r.key for r in records(out)}) == len(metals)
     with pytest.raises(ValueError, match="made otherwise"):
         screen(metals, "relax", out, model=model)
+
+
+def test_other_weights_or_references_are_other_settings(model: Path, metals: list[Atoms], tmp_path: Path) -> None:
+    network = load_model(model)
+    for _ in range(2):  # the same weights are the same settings
+        with screen(metals[:1], "energy", tmp_path / "r.db", model=network) as run:
+            list(run)
+    assert run.summary.before == 1
+    with torch.no_grad():
+        network.scale += 1
+    with pytest.raises(ValueError, match="made otherwise"):
+        screen(metals[:1], "energy", tmp_path / "r.db", model=network)
+    reference = tmp_path / "elements.csv"
+    reference.write_text("formula,energy_per_atom\nCu,-0.5\n")
+    settings = {"model": model, "options": {"hull.reference": str(reference)}}
+    with screen(metals[:1], "hull", tmp_path / "h.db", **settings) as run:
+        list(run)
+    reference.write_text("formula,energy_per_atom\nCu,-0.6\n")
+    with pytest.raises(ValueError, match="made otherwise"):
+        screen(metals[:1], "hull", tmp_path / "h.db", **settings)
 
 
 def test_not_converged_keeps_its_values(model: Path, metals: list[Atoms]) -> None:

@@ -144,6 +144,23 @@ def test_parent_that_is_killed(small: Path, deadly: str, tmp_path: Path, monkeyp
     assert len(log.read_text().split()) <= 15  # nothing finished is done again
 
 
+def test_what_a_run_before_has_left(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.db"
+    folder = tmp_path / "r.db.shards"
+    folder.mkdir()
+    (folder / "000000.db").write_bytes(b"")  # its disk was full
+    with screen(crystals()[:2], "energy", folder / "000001.db", model=small, device="cpu") as run:
+        list(run)
+    summary = screen_shards(crystals()[:3], "energy", out, model=small, device="cpu", processes=1)
+    assert (summary.before, summary.done) == (2, 1)
+    assert not folder.exists()
+    folder.mkdir()
+    with screen(crystals()[:2], "energy", folder / "000000.db", model=small, device="cpu") as run:
+        list(run)
+    with pytest.raises(ValueError, match=r"out: .*r\.db\.shards holds results made otherwise \(tasks"):
+        screen_shards(crystals(), "relax,energy", out.rename(tmp_path / "r.old") and out, model=small, processes=1)
+
+
 def test_two_parents_on_one_file(small: Path, deadly: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, log = tmp_path / "r.db", tmp_path / "log"
     (tmp_path / "parent.py").write_text(PARENT)

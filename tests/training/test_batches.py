@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_potnet.graph import batch_structures, local_edges
 from ase_potnet.training.arrays import StructureArrays, join_arrays, structure_arrays, with_labels, with_targets
 from ase_potnet.training.batches import Budget, TrainingBatches, pairs_in, shuffled_batches, sorted_batches
-from ase_potnet.training.data import Dataset, labels, open_dataset
+from ase_potnet.training.data import Dataset, Record, labels, open_dataset
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data"
 
@@ -59,6 +61,17 @@ def test_stress_is_a_symmetric_matrix_in_ases_order() -> None:
     whole = with_labels(structure_arrays(frames), frames)
     for row, record in enumerate(frames):
         np.testing.assert_array_equal(whole.values["stress"][row], record.atoms.get_stress(voigt=False))
+
+
+def test_stress_of_slabs_is_no_label() -> None:
+    atoms = [bulk("Cu"), bulk("Cu")]
+    atoms[1].pbc = (True, True, False)
+    for some in atoms:
+        some.calc = SinglePointCalculator(some, energy=1.0, stress=np.arange(6.0))
+    records = [Record(str(n), some, {}) for n, some in enumerate(atoms)]
+    stress = with_labels(structure_arrays(records), records).values["stress"]
+    assert np.isfinite(stress[0]).all()
+    assert np.isnan(stress[1]).all()
 
 
 def test_missing_targets_are_nan() -> None:

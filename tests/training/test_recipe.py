@@ -99,6 +99,12 @@ def test_packaged_recipes_are_valid(name: str) -> None:
         build_model(model.name, model.options)
 
 
+def test_keys_of_a_loss_term_leave_its_other_defaults(property_recipe: dict[str, Any]) -> None:
+    loss = load_recipe(property_recipe, {"loss.stress.weight": 20.0, "loss.energy.kind": "l1"}).loss
+    assert (loss.stress.weight, loss.stress.delta) == (20.0, 0.005)
+    assert (loss.energy.kind, loss.energy.delta) == ("l1", 0.01)
+
+
 def test_differences_leave_out_what_may_change(property_recipe: dict[str, Any]) -> None:
     first = load_recipe(property_recipe)
     stored = first.model_dump(mode="json")

@@ -126,6 +126,38 @@ def test_schedule_by_time_ends_with_a_validated_model(property_recipe: dict[str,
     assert result.metrics["val"]["formation_energy_per_atom"]["count"] > 0
 
 
+class Killed(BaseException):
+    pass
+
+
+def test_killed_in_the_last_validation_of_a_schedule_by_time(
+    property_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimiser = property_recipe["optimiser"] | {"seconds": 0.5, "clock": "cpu"}
+    recipe = property_recipe | {"optimiser": optimiser, "checkpoint_seconds": 0}
+    validate = Training.validate
+
+    def killed(self: Training) -> Any:
+        if self._time_is_over():
+            raise Killed
+        return validate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "validate", killed)
+        with pytest.raises(Killed):
+            train(recipe, progress=False)
+    before = read_checkpoint(Path(recipe["output"]))
+    result = train(recipe, progress=False)
+    after = read_checkpoint(Path(recipe["output"]))
+    assert before is not None
+    assert after is not None
+    assert result.finished
+    assert "0.5 s" in result.reason
+    assert all(torch.equal(t, after["model"][name]) for name, t in before["model"].items())
+    (*_, row) = csv.DictReader((result.folder / "log.csv").read_text().splitlines())
+    assert int(row["step"]) == json.loads(before["progress"])["step"]
+
+
 def test_processor_time_leaves_out_waiting(property_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     step = Training.training_step
 

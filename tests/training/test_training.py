@@ -83,6 +83,25 @@ def test_no_prediction_lies_below_the_minimum_of_a_target(property_recipe: Recip
     assert model.scaling.minimum.tolist() == [NO_MINIMUM, 0]
 
 
+def test_scale_and_limits_follow_the_targets_not_the_weights_to_start_from(
+    property_recipe: Recipe, tmp_path: Path
+) -> None:
+    gap = {"name": "band_gap", "field": "optb88vdw_bandgap", "minimum": 0}
+    first = train(load_recipe(property_recipe, {"data.targets": [gap], "epochs": 1}), progress=False)
+    start = {"model": {"start_from": str(first.model)}, "output": str(tmp_path / "second"), "epochs": 1}
+    other = load_recipe(property_recipe, {"data.targets": ["formation_energy_peratom"], **start})
+    same = load_recipe(property_recipe, {"data.targets": [gap | {"minimum": -1}], **start})
+    kept = load_model(first.model).scaling
+    scaling = {}
+    for name, recipe in (("other", other), ("same", same)):
+        task, data = make_task(recipe), load_training_data(recipe, progress=False)
+        scaling[name] = make_model(recipe, task, data).scaling
+    assert scaling["other"].minimum.tolist() == [NO_MINIMUM]
+    assert scaling["other"].mean != kept.mean
+    assert scaling["same"].minimum.tolist() == [-1]
+    assert scaling["same"].mean == kept.mean
+
+
 def test_missing_values_of_a_target_do_not_matter(property_recipe: Recipe) -> None:
     recipe = load_recipe(property_recipe, {"data.targets": ["formation_energy_peratom", "mbj_bandgap"]})
     task = make_task(recipe)
@@ -101,6 +120,11 @@ def test_missing_values_of_a_target_do_not_matter(property_recipe: Recipe) -> No
     huber = np.where(error < 1, error**2 / 2, error - 0.5)
     expected = np.nansum(huber, axis=0)
     np.testing.assert_allclose([term.total.item() for term in terms], expected, rtol=1e-4)
+
+
+def test_kinds_that_no_frame_has_are_named(energy_recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match=r"loss\.kind_weights: no frame is of the kind harmonci; the data have"):
+        load_training_data(load_recipe(energy_recipe, {"loss.kind_weights": {"harmonci": 2.0}}), progress=False)
 
 
 def test_files_and_seeds_split_as_they_say(property_recipe: Recipe, tmp_path: Path) -> None:
