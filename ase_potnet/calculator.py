@@ -79,17 +79,12 @@ class PotNetCalculator(Calculator):
             raise ValueError(f"model: wanted an interatomic potential, got {type(model).__name__}")
         if tolerance is not None:
             network.set_tolerance(tolerance)
-        settings = {
-            "device": str(device),
-            "dtype": str(dtype).removeprefix("torch."),
-            "compile": compile,
-            "tolerance": tolerance,
-            "skin": skin,
-        }
+        self._device, self._dtype = pick_device(device), read_dtype(dtype)
+        name = str(self._dtype).removeprefix("torch.")
+        settings = {"device": str(device), "dtype": name, "compile": compile, "tolerance": tolerance, "skin": skin}
         self.model: Any = network
         self._compiled = CompiledStep(network) if compile else None
         self.parameters = Parameters(_identity(model) | settings)
-        self._device, self._dtype = pick_device(device), read_dtype(dtype)
         self._neighbours = NeighbourList(network.config.cutoff, skin)
         self._last: tuple[Any, AtomsBatch] | None = None
         self._places: tuple[Edges, Places] | None = None

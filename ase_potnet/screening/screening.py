@@ -18,6 +18,7 @@ from torch import nn
 
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
+from ase_potnet.pretrained.format import DTYPES
 from ase_potnet.progress import show
 from ase_potnet.readers.files import Progress
 from ase_potnet.screening.duplicates import Duplicates
@@ -178,7 +179,7 @@ def make_plan(
     time_limit: float | None = None,
 ) -> Plan:
     """Check the arguments of ``screen``. Raises ValueError naming one."""
-    if dtype not in ("float64", "float32"):
+    if dtype not in DTYPES:
         raise ValueError(f"dtype: wanted 'float64' or 'float32', got {dtype!r}")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"time_limit: wanted seconds or None, got {time_limit!r}")
