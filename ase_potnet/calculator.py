@@ -73,12 +73,12 @@ class PotNetCalculator(Calculator):
             raise ValueError(f"skin: wanted a length from 0 Å, got {skin!r}")
         if tolerance is not None and not 0 < tolerance < 1:
             raise ValueError(f"tolerance: wanted a number between 0 and 1, got {tolerance!r}")
-        super().__init__(**ase_keywords)
         network: Any = load_potential(model, device=device, dtype=dtype)
         if not hasattr(network, "set_tolerance"):
             raise ValueError(f"model: wanted an interatomic potential, got {type(model).__name__}")
         if tolerance is not None:
             network.set_tolerance(tolerance)
+        super().__init__(**ase_keywords)  # last: it hands the calculator to the atoms
         self._device, self._dtype = pick_device(device), read_dtype(dtype)
         name = str(self._dtype).removeprefix("torch.")
         settings = {"device": str(device), "dtype": name, "compile": compile, "tolerance": tolerance, "skin": skin}
@@ -89,6 +89,7 @@ class PotNetCalculator(Calculator):
         self._last: tuple[Any, AtomsBatch] | None = None
         self._places: tuple[Edges, Places] | None = None
 
+    @torch.inference_mode(mode=False)
     def calculate(
         self,
         atoms: Atoms | None = None,

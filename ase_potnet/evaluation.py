@@ -40,6 +40,7 @@ class Result:
     stress: Array | None = None
 
 
+@torch.inference_mode(mode=False)
 def load_potential(
     model: str | Path | nn.Module, *, device: torch.device | str = "auto", dtype: torch.dtype | str = "float64"
 ) -> nn.Module:
@@ -101,7 +102,8 @@ def _results(
     first = 0
     for chunk in chunks(structures, batch_size):
         try:
-            atoms = checked_batch(chunk, dtype, device)
+            with torch.inference_mode(mode=False):
+                atoms = checked_batch(chunk, dtype, device)
             found = differentiate(network, atoms, forces=forces, stress=stress)
         except ValueError:
             blame(network, chunk, first, dtype, device)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ase_potnet.graph import AtomsBatch, Structure, batch_structures, local_edges
+from ase_potnet.graph.atoms_batch import as_many
 from ase_potnet.graph.distances import CLOSEST, refuse_overlaps
 from ase_potnet.pretrained import ModelInfo, list_models, load_model, model_info
 from ase_potnet.pretrained.format import read_dtype
@@ -141,7 +142,7 @@ def pick_device(device: torch.device | str) -> torch.device:
 
 def check_batch_size(batch_size: int | Literal["auto"]) -> None:
     """Raises ValueError for anything but a positive integer or "auto"."""
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size != "auto" and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
         raise ValueError(f"batch_size: wanted a positive integer or 'auto', got {batch_size!r}")
 
 
@@ -149,7 +150,7 @@ def chunks(structures: Structure | Iterable[Structure], batch_size: int | Litera
     """Consecutive structures that are predicted together."""
     chunk: list[Structure] = []
     atoms = pairs = 0
-    for structure in _many(structures):
+    for structure in as_many(structures):
         size = _size(structure)
         full = len(chunk) >= (_MOST_STRUCTURES if batch_size == "auto" else batch_size)
         if batch_size == "auto":
@@ -161,20 +162,6 @@ def chunks(structures: Structure | Iterable[Structure], batch_size: int | Litera
         atoms, pairs = atoms + size, pairs + size * size
     if chunk:
         yield chunk
-
-
-def _many(structures: Any) -> Iterable[Any]:
-    """One structure as a list of one."""
-    one = hasattr(structures, "get_atomic_numbers") or hasattr(structures, "atomic_numbers")
-    if isinstance(structures, tuple) and len(structures) == 4 and not any(map(_is_structure, structures)):
-        one = True
-    return [structures] if one else structures
-
-
-def _is_structure(value: Any) -> bool:
-    if hasattr(value, "get_atomic_numbers") or hasattr(value, "atomic_numbers"):
-        return True
-    return isinstance(value, tuple) and len(value) == 4 and not np.isscalar(value[0])
 
 
 def _size(structure: Any) -> int:

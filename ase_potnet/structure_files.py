@@ -48,11 +48,14 @@ def _is_structure_file(file: Path) -> bool:
 
 def read_structures(files: Iterable[Path], failures: list[str]) -> Iterator[tuple[str, Atoms]]:
     """Name and structure of every frame of the files; what cannot be read is noted."""
+    taken: set[str] = set()
     for file in files:
         count = 0
         try:
             for count, (own_name, build) in enumerate(_frames(file), start=1):
                 name = own_name or (str(file) if count == 1 else f"{file}#{count}")
+                name = f"{file}: {name}" if own_name in taken else name
+                taken.add(name)
                 try:
                     yield name, checked(build)
                 except Exception as error:  # parsers raise anything
@@ -190,7 +193,8 @@ def relaxed_name(file: Path) -> Path:
         found = file.with_name(f"{file.name}_relaxed")
     else:
         found = file.with_name(f"{file.stem}_relaxed{file.suffix}")
-    return found if _can_be_written(found) else file.with_name(f"{file.stem}_relaxed.extxyz")
+    names = (found.name, f"{file.stem}_relaxed.extxyz", "relaxed.extxyz")  # the last, as ASE takes any OUTCAR* for one
+    return next(file.with_name(name) for name in names if _can_be_written(file.with_name(name)))
 
 
 def _can_be_written(file: Path) -> bool:

@@ -39,6 +39,27 @@ def folder(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -
     return save_model(network, tmp_path_factory.mktemp("models") / "random", task="energy")
 
 
+def test_a_calculator_that_cannot_be_made_leaves_the_atoms_alone() -> None:
+    atoms = bulk("Cu")
+    with pytest.raises(ValueError, match="model"):
+        PotNetCalculator("nosuch", atoms=atoms)
+    assert atoms.calc is None
+
+
+def test_inference_mode_changes_nothing(network: torch.nn.Module) -> None:
+    atoms, plain = salt(), salt()
+    plain.calc = PotNetCalculator(network, device="cpu")
+    with torch.inference_mode():
+        atoms.calc = PotNetCalculator(network, device="cpu")
+        forces = atoms.get_forces()
+        (result,) = evaluate(atoms, network, device="cpu")
+    assert np.array_equal(forces, plain.get_forces())
+    np.testing.assert_allclose(result.forces, forces, atol=1e-12)
+    for moved in (atoms, plain):  # with what the calculator has kept
+        moved.positions[0, 0] += 0.01
+    np.testing.assert_allclose(atoms.get_forces(), plain.get_forces(), atol=1e-12)
+
+
 def salt() -> Atoms:
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     atoms.rattle(0.05, seed=1)

@@ -232,6 +232,7 @@ def test_relax_writes_the_crystal_beside_its_file(tmp_path: Path, capsys: pytest
         ("m.traj", "m_relaxed.traj"),
         ("geometry.in", "geometry_relaxed.in"),
         ("m.foo", "m_relaxed.extxyz"),
+        ("OUTCAR", "relaxed.extxyz"),
     ],
 )
 def test_relaxed_names(name: str, relaxed: str) -> None:

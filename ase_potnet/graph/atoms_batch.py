@@ -108,9 +108,7 @@ def batch_structures(
         ValueError: naming ``structures`` and the index of one that is empty, not finite, of another type, periodic
             without volume, or that holds something else than elements.
     """
-    if _is_structure(structures) or (isinstance(structures, tuple) and not all(map(_is_structure, structures))):
-        structures = [structures]  # type: ignore[list-item]
-    arrays = [_read(structure, f"structures[{index}]") for index, structure in enumerate(structures)]
+    arrays = [_read(structure, f"structures[{index}]") for index, structure in enumerate(as_many(structures))]
     if not arrays:
         raise ValueError("structures must hold at least one structure, got none")
     parts = [list(column) for column in zip(*arrays, strict=True)]
@@ -127,8 +125,23 @@ def batch_structures(
     )
 
 
+def as_many(structures: Any) -> Iterable[Any]:
+    """One structure as a list of one."""
+    one = _is_structure(structures) or (_is_tuple_structure(structures) and not any(map(_is_any, structures)))
+    return [structures] if one else structures
+
+
+def _is_any(candidate: Any) -> bool:
+    return _is_structure(candidate) or (_is_tuple_structure(candidate) and np.ndim(candidate[1]) == 2)
+
+
 def _is_structure(candidate: object) -> bool:
     return isinstance(candidate, Atoms) or _is_pymatgen(candidate)
+
+
+def _is_tuple_structure(candidate: Any) -> bool:
+    """Whether it can be numbers, positions, cell and pbc."""
+    return isinstance(candidate, tuple) and len(candidate) == 4
 
 
 def _is_pymatgen(structure: object) -> bool:

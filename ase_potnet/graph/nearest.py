@@ -32,7 +32,7 @@ def nearest_edges(atoms: AtomsBatch, n_nearest: int = 16, *, ties: str = "cut", 
     Raises:
         ValueError: naming the argument.
     """
-    if isinstance(n_nearest, bool) or not isinstance(n_nearest, int) or n_nearest < 1:
+    if isinstance(n_nearest, bool) or not isinstance(n_nearest, (int, np.integer)) or n_nearest < 1:
         raise ValueError(f"n_nearest must be a positive integer, got {n_nearest!r}")
     if ties not in ("cut", "shell"):
         raise ValueError(f"ties must be 'cut' or 'shell', got {ties!r}")

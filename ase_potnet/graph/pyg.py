@@ -62,6 +62,7 @@ def from_pyg(data: Any) -> AtomsBatch:
     positions = _attribute(data, "pos", "positions")
     if numbers is None or positions is None:
         raise ValueError(f"data must have z and pos, got {_names(data)}")
+    numbers, positions = _whole(numbers), _real(positions)
     batch = getattr(data, "batch", None)
     batch = numbers.new_zeros(len(numbers), dtype=torch.int64) if batch is None else batch
     n = int(getattr(data, "num_graphs", 1) or 1)
@@ -70,6 +71,7 @@ def from_pyg(data: Any) -> AtomsBatch:
         pbc = torch.full((n, 3), cell is not None)
     if cell is None:
         cell = positions.new_zeros(n, 3, 3)
+    cell, pbc = torch.as_tensor(cell), torch.as_tensor(pbc)
     if cell.numel() != 9 * n or pbc.numel() != 3 * n or positions.shape != (len(numbers), 3) or numbers.ndim != 1:
         raise ValueError(
             f"data must have z (N,), pos (N, 3), cell ({n}, 3, 3) and pbc ({n}, 3), got {tuple(numbers.shape)}, "
@@ -86,6 +88,24 @@ def from_pyg(data: Any) -> AtomsBatch:
         pbc=pbc,
         batch=batch,
     )
+
+
+def _whole(numbers: Any) -> torch.Tensor:
+    """Atomic numbers as integers. Raises ValueError where they are not."""
+    values = torch.as_tensor(numbers)
+    if values.is_floating_point() and bool((values != values.round()).any()):
+        raise ValueError(f"data must have integer atomic numbers in z, got {values.tolist()[:10]}")
+    return values.long()
+
+
+def _real(positions: Any) -> torch.Tensor:
+    """Positions in float32 or float64; integers in torch's default type. Raises ValueError for another one."""
+    values = torch.as_tensor(positions)
+    if not values.is_floating_point() and not values.is_complex():
+        return values.to(torch.get_default_dtype())
+    if values.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"data must have pos in float32 or float64, got {values.dtype}")
+    return values
 
 
 def _attribute(data: Any, *names: str) -> Any:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from phonopy.harmonic.dynamical_matrix import NacParams
 
 
+_METHODS = ("gonze", "wang")  # of phonopy
+
+
 def nac_parameters(ph: Phonopy, nac: str | Path | Mapping[str, Any]) -> NacParams:
     """phonopy's NAC parameters for the primitive cell of ``ph``.
 
@@ -24,31 +27,62 @@ def nac_parameters(ph: Phonopy, nac: str | Path | Mapping[str, Any]) -> NacParam
 
     Raises ValueError naming nac.
     """
+    check_nac(nac)
     if not isinstance(nac, Mapping):
         return _read(ph, Path(nac))
-    missing = {"born", "dielectric"} - set(nac)
-    unknown = set(nac) - {"born", "dielectric", "factor", "method", "G_cutoff", "Lambda"}
-    if missing or unknown:
-        raise ValueError(f"nac: wanted a mapping with 'born' and 'dielectric', got the keys {sorted(nac)}")
     from phonopy.physical_units import get_calculator_physical_units
     from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 
-    dielectric = np.asarray(nac["dielectric"], dtype=float)
-    dielectric = dielectric * np.eye(3) if dielectric.ndim == 0 else dielectric
-    if dielectric.shape != (3, 3):
-        raise ValueError(f"nac: wanted 'dielectric' as a number or of shape (3, 3), got {dielectric.shape}")
+    dielectric = _dielectric(nac["dielectric"])
     charges, dielectric = symmetrize_borns_and_epsilon(_primitive_charges(ph, nac["born"]), dielectric, ph.primitive)
     factor = get_calculator_physical_units(None).nac_factor
     others = {"factor": factor} | {key: nac[key] for key in nac if key not in ("born", "dielectric")}
     return {"born": charges - charges.mean(axis=0), "dielectric": dielectric, **others}  # type: ignore[typeddict-item]
 
 
+def check_nac(nac: str | Path | Mapping[str, Any]) -> None:
+    """Raises ValueError for what cannot be right for any crystal."""
+    if not isinstance(nac, Mapping):
+        if not Path(nac).is_file():
+            raise ValueError(f"nac: no file {nac}")
+        return
+    missing = {"born", "dielectric"} - set(nac)
+    unknown = set(nac) - {"born", "dielectric", "factor", "method", "G_cutoff", "Lambda"}
+    if missing or unknown:
+        raise ValueError(f"nac: wanted a mapping with 'born' and 'dielectric', got the keys {sorted(nac)}")
+    if nac.get("method", "gonze") not in _METHODS:
+        raise ValueError(f"nac: wanted 'method' as one of {', '.join(_METHODS)}, got {nac['method']!r}")
+    _dielectric(nac["dielectric"])
+    born = nac["born"]
+    for value in born.values() if isinstance(born, Mapping) else [born]:
+        _finite("born", value)
+
+
+def _dielectric(value: Any) -> NDArray[np.float64]:
+    """The tensor (3, 3). Raises ValueError."""
+    tensor = _finite("dielectric", value)
+    tensor = tensor * np.eye(3) if tensor.ndim == 0 else tensor
+    if tensor.shape != (3, 3):
+        raise ValueError(f"nac: wanted 'dielectric' as a number or of shape (3, 3), got {tensor.shape}")
+    if np.linalg.eigvalsh(tensor + tensor.T).min() <= 0:
+        raise ValueError(f"nac: wanted a positive 'dielectric', got {value!r}")
+    return tensor
+
+
+def _finite(name: str, value: Any) -> NDArray[np.float64]:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"nac: wanted '{name}' in numbers, got {value!r}") from error
+    if not np.isfinite(array).all():
+        raise ValueError(f"nac: wanted '{name}' in finite numbers, got {value!r}")
+    return array
+
+
 def _read(ph: Phonopy, file: Path) -> NacParams:
     from phonopy.file_IO import parse_BORN
     from phonopy.physical_units import get_calculator_physical_units
 
-    if not file.is_file():
-        raise ValueError(f"nac: no file {file}")
     try:
         parameters = parse_BORN(ph.primitive, filename=file)
     except Exception as error:  # phonopy raises several kinds, none with the name of the file
@@ -64,9 +98,12 @@ def _primitive_charges(ph: Phonopy, born: Any) -> NDArray[np.float64]:
         absent = sorted(set(symbols) - set(born))
         if absent:
             raise ValueError(f"nac: 'born' has no charge for {', '.join(absent)}")
-        values = np.asarray([born[symbol] for symbol in symbols], dtype=float)
+        tensors = [_finite("born", born[symbol]) for symbol in symbols]
+        if any(tensor.shape not in ((), (3, 3)) for tensor in tensors):
+            raise ValueError(f"nac: wanted charges of elements as numbers or 3 × 3 tensors, got {dict(born)!r}")
+        values = np.array([tensor if tensor.ndim else tensor * np.eye(3) for tensor in tensors])
     else:
-        values = np.asarray(born, dtype=float)
+        values = np.atleast_1d(_finite("born", born))
         if len(values) == len(ph.unitcell) != len(symbols):
             atoms = [ph.supercell.u2u_map[ph.supercell.s2u_map[s]] for s in ph.primitive.p2s_map]
             values = values[atoms]

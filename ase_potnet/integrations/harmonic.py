@@ -15,7 +15,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from ase_potnet.integrations.born_charges import nac_parameters
+from ase_potnet.integrations.born_charges import check_nac, nac_parameters
 from ase_potnet.integrations.potnet_mlp import PotNetMLP, to_atoms, to_phonopy
 from ase_potnet.integrations.relaxation import Relaxation, relax, symmetrised
 from ase_potnet.integrations.supercells import supercell_matrix
@@ -99,6 +99,9 @@ def phonons(
     """
     if method not in METHODS:
         raise ValueError(f"method: wanted one of {', '.join(METHODS)}, got {method!r}")
+    if not distance > 0:
+        raise ValueError(f"distance: wanted a positive length in Å, got {distance!r}")
+    check_options(structure, supercell=supercell, mesh=mesh, temperatures=temperatures, nac=nac)
     report = progress or silent
     mlp = PotNetMLP(model, device=device, progress=lambda done, total: report("forces", done / total))
     if relax:
@@ -111,6 +114,43 @@ def phonons(
     run_properties(ph, mesh=mesh, temperatures=temperatures, band_points=band_points, progress=report)
     warn_of_imaginary_modes(ph)
     return ph
+
+
+def check_options(
+    structure: Any,
+    *,
+    supercell: Any,
+    mesh: float | Sequence[int],
+    nac: str | Path | Mapping[str, Any] | None,
+    temperatures: Sequence[float] | None = None,
+) -> None:
+    """Raises ValueError, naming the argument, for what would fail after the relaxation."""
+    atoms = to_atoms(structure)
+    if len(atoms) * round(abs(np.linalg.det(supercell_matrix(atoms, supercell)))) < 2:
+        raise ValueError("supercell: wanted two atoms at least; in a cell of one atom no atom moves against another")
+    try:
+        values = np.asarray(mesh, dtype=np.float64)
+        right = bool(np.isfinite(values).all() and (values > 0).all())
+        right = right and (values.shape == () or (values.shape == (3,) and bool((values == np.rint(values)).all())))
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        raise ValueError(f"mesh: wanted a positive length in Å or three positive integers, got {mesh!r}")
+    if temperatures is not None:
+        check_temperatures(temperatures)
+    if nac is not None:
+        check_nac(nac)
+
+
+def check_temperatures(temperatures: Sequence[float]) -> NDArray[np.float64]:
+    """The temperatures as an array. Raises ValueError unless they are numbers from 0 K."""
+    try:
+        values = np.asarray(temperatures, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty((0, 0))
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError(f"temperatures: wanted numbers from 0 K, got {temperatures!r}")
+    return values
 
 
 def relaxed(

@@ -36,7 +36,12 @@ def parse_numbers(option: str, text: str) -> Any:
         numbers = [int(word) for word in words]
         return {3: lambda: numbers, 9: lambda: [numbers[:3], numbers[3:6], numbers[6:]]}[len(numbers)]()
     except (ValueError, KeyError):
-        raise ValueError(f"{option}: wanted one length in Å or three integers, got {text!r}") from None
+        choices = (
+            "auto, one length in Å, or 3 or 9 integers"
+            if option == "--supercell"
+            else "one length in Å, or 3 or 9 integers"
+        )
+        raise ValueError(f"{option}: wanted {choices}, got {text!r}") from None
 
 
 def write_phonons(file: Path, folder: Path, *, plot: bool = True, **options: Any) -> list[Path]:
@@ -45,12 +50,12 @@ def write_phonons(file: Path, folder: Path, *, plot: bool = True, **options: Any
     Raises ValueError for a file that cannot be read or a structure that cannot be calculated.
     """
     atoms = read_checked(file)
+    folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(record=True) as raised, _progress_bar() as progress:
         warnings.simplefilter("always", PhononWarning)
         ph = phonons(atoms, progress=progress, **options)
     for warning in raised:
         sys.stderr.write(f"warning: {warning.message}\n")
-    folder.mkdir(parents=True, exist_ok=True)
     ph.save(folder / PARAMETERS, settings={"force_constants": ph.dataset is None})
     write_thermal_properties(ph, folder / TABLE)
     written = [folder / PARAMETERS, folder / TABLE]

@@ -96,11 +96,13 @@ def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
 def to_atoms(structure: Any) -> Atoms:
     """A crystal as ASE Atoms without calculator and constraints: ASE Atoms, a pymatgen Structure, a phonopy cell.
 
+    Of ASE Atoms everything else is kept: masses, tags, magnetic moments, info, ...
+
     Raises ValueError unless it is periodic in three directions and its values are finite.
     """
     from ase_potnet.graph import batch_structures
 
-    masses = structure.get_masses() if isinstance(structure, Atoms) and structure.has("masses") else None
+    masses = None
     if hasattr(structure, "scaled_positions") and hasattr(structure, "magnetic_moments"):
         masses = structure.masses
         structure = (np.asarray(structure.numbers, dtype=np.int64), structure.positions, structure.cell, True)
@@ -110,6 +112,10 @@ def to_atoms(structure: Any) -> Atoms:
         raise ValueError(str(error).replace("structures[0]", "structure")) from error
     if not bool(batch.pbc.all()):
         raise ValueError(f"structure: phonons want three periodic directions, got pbc={batch.pbc[0].tolist()}")
+    if isinstance(structure, Atoms):
+        bare = structure.copy()  # without its calculator
+        bare.set_constraint()
+        return bare
     atoms = Atoms(batch.numbers.numpy(), positions=batch.positions.numpy(), cell=batch.cell[0].numpy(), pbc=True)
     if masses is not None:
         atoms.set_masses(masses)

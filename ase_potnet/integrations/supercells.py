@@ -25,7 +25,7 @@ def supercell_matrix(
 
     Raises ValueError for anything else.
     """
-    if supercell == "auto" if isinstance(supercell, str) else isinstance(supercell, float):
+    if supercell == "auto" if isinstance(supercell, str) else isinstance(supercell, (float, np.floating)):
         height = AUTO_HEIGHT if isinstance(supercell, str) else float(supercell)  # type: ignore[arg-type]
         if not (np.isfinite(height) and height > 0):
             raise ValueError(f"supercell: wanted a positive height in Å, got {supercell!r}")

@@ -10,13 +10,23 @@ import numpy as np
 from ase import Atoms
 from torch import nn
 
-from ase_potnet.integrations.harmonic import Progress, harmonic, quiet_meshes, relaxed, silent, warn_of_imaginary_modes
+from ase_potnet.integrations.harmonic import (
+    Progress,
+    check_options,
+    check_temperatures,
+    harmonic,
+    quiet_meshes,
+    relaxed,
+    silent,
+    warn_of_imaginary_modes,
+)
 from ase_potnet.integrations.potnet_mlp import PotNetMLP
 from ase_potnet.integrations.supercells import supercell_matrix
 
 if TYPE_CHECKING:
     from phonopy import Phonopy, PhonopyGruneisen, QHAResult
 
+_EQUATIONS = ("vinet", "murnaghan", "birch_murnaghan")
 _VOLUMES = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)
 
 
@@ -50,6 +60,7 @@ def gruneisen(
     from phonopy import PhonopyGruneisen
     from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
+    check_options(structure, supercell=supercell, mesh=mesh, nac=nac)
     if not 0 < strain < 0.2:
         raise ValueError(f"strain: wanted a part of the volume between 0 and 0.2, got {strain!r}")
     runs = _at_volumes(
@@ -98,13 +109,20 @@ def quasi_harmonic(
     """
     from phonopy import run_qha
 
-    if len(volumes) < 5 or min(volumes) <= 0:
-        raise ValueError(f"volumes: wanted five or more positive multiples of the relaxed volume, got {volumes!r}")
+    if not np.isfinite(volumes).all() or len(np.unique(volumes)) < 5 or min(volumes) <= 0:
+        raise ValueError(f"volumes: wanted five or more different multiples of the relaxed volume, got {volumes!r}")
+    check_options(structure, supercell=supercell, mesh=mesh, nac=nac)
+    chosen = np.arange(0.0, 1011.0, 10.0) if temperatures is None else check_temperatures(temperatures)
+    if len(chosen) < 2 or (np.diff(chosen) <= 0).any():
+        raise ValueError(f"temperatures: wanted two or more in ascending order, got {temperatures!r}")
+    if eos not in _EQUATIONS:
+        raise ValueError(f"eos: wanted one of {', '.join(_EQUATIONS)}, got {eos!r}")
+    if pressure is not None and not (isinstance(pressure, (int, float)) and np.isfinite(pressure)):
+        raise ValueError(f"pressure: wanted GPa, got {pressure!r}")
     runs = _at_volumes(
         structure, model, sorted(volumes), supercell=supercell, nac=nac, fmax=fmax, max_steps=max_steps,
         symprec=symprec, device=device, progress=progress,
     )  # fmt: skip
-    chosen = np.arange(0.0, 1011.0, 10.0) if temperatures is None else np.asarray(temperatures, dtype=float)
     runs_of, energies = [ph for ph, _ in runs], [energy for _, energy in runs]
     with quiet_meshes():
         return run_qha(runs_of, chosen, energies, mesh=mesh, pressure=pressure, eos=eos, exclude_gamma_acoustic=True)

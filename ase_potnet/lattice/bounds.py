@@ -87,7 +87,7 @@ def _settle(required: Callable[[Any], Any], start: Any, xp: Any) -> Any:
         if xp.all(need <= x):
             return x
         x = 1.0005 * xp.maximum(x, need)
-    raise ArithmeticError("no cut-off found for the requested tolerance")  # pragma: no cover
+    raise ValueError("potentials: no cut-off reaches the tolerance; are their values too large?")  # pragma: no cover
 
 
 def _points_factor(step: Any, reach: Any) -> Any:

@@ -50,7 +50,9 @@ def epstein_zeta(
     "Computation and properties of the Epstein zeta function", arXiv:2412.16317.
     """
     power = InversePower(n)
-    if isinstance(displacement, Tensor) and displacement.shape[-1:] != (3,):
+    if not isinstance(displacement, Tensor):
+        raise ValueError(f"displacement must be a tensor (..., 3), got {type(displacement).__name__}")
+    if displacement.shape[-1:] != (3,):
         raise ValueError(f"displacement must have shape (..., 3), got {tuple(displacement.shape)}")
     try:
         checked = read_structures(displacement.reshape(-1, 3), cell, pbc, None)
@@ -89,6 +91,10 @@ def epstein_zeta(
 
 
 def _read_phase(phase: Tensor | tuple[float, float, float] | None, periodic: np.ndarray) -> np.ndarray:
+    if isinstance(phase, Tensor):
+        if phase.requires_grad:
+            raise ValueError("phase has no gradients; pass phase.detach()")
+        phase = tuple(phase.tolist()) if phase.ndim == 1 else phase
     values = np.zeros(3) if phase is None else np.asarray(phase, dtype=np.float64)
     if values.shape != (3,) or not np.isfinite(values).all():
         raise ValueError(f"phase must be three finite numbers, got {phase!r}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ase_potnet.lattice.buckets import Bucket
+from ase_potnet.lattice.caching import cache_tensors
 from ase_potnet.lattice.pair_vectors import distinct_pairs, pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range
 from ase_potnet.lattice.potentials.base import Decomposition
@@ -16,7 +15,7 @@ from ase_potnet.lattice.real_space import sum_over_images
 from ase_potnet.lattice.reciprocal_space import fourier_weights, sum_over_waves
 
 
-@lru_cache(maxsize=64)
+@cache_tensors(maxsize=64)
 def slots_of_pairs(n: int, device: torch.device) -> Tensor:
     """Place of every (i, j) among the distinct pairs: 0 for the self pair, then those of ``distinct_pairs``. (n n,)"""
     first, second = (index.cpu().numpy() for index in distinct_pairs(n, device))
@@ -25,7 +24,7 @@ def slots_of_pairs(n: int, device: torch.device) -> Tensor:
     return torch.from_numpy(slots.reshape(-1)).to(device)
 
 
-@lru_cache(maxsize=64)
+@cache_tensors(maxsize=64)
 def self_and_distinct_pairs(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """First and second atom of the self pair and of ``distinct_pairs`` (P,), and the slots of every (i, j) (n n,)."""
     first, second = (torch.cat((pair.new_zeros(1), pair)) for pair in distinct_pairs(n, device))

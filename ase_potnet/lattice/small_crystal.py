@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_potnet.lattice.buckets import gather_bucket, self_terms, zero_modes
+from ase_potnet.lattice.caching import cache_tensors, cached_tensor
 from ase_potnet.lattice.plan import Plan, constants_of
 from ase_potnet.lattice.potentials.base import Decomposition
 from ase_potnet.lattice.primitive_sums import primitive_pair_sums, self_and_distinct_pairs
@@ -75,17 +76,17 @@ class _Crystal:
     constant: Tensor
     split: Tensor
 
-    @cached_property
+    @cached_tensor
     def to_lattice(self) -> Tensor:
         """Reduced lattice = to_lattice · cell. (3, 3)"""
         return torch.from_numpy(self.plan.transform[0] * self.scale).to(self.lattice)
 
-    @cached_property
+    @cached_tensor
     def points(self) -> Tensor:
         """The images in multiples of the lattice vectors. (M, 3)"""
         return torch.from_numpy(self.plan.images.points).to(self.lattice)
 
-    @cached_property
+    @cached_tensor
     def indices(self) -> Tensor:
         """The waves in multiples of the dual vectors. (W, 3)"""
         return torch.from_numpy(2 * math.pi * self.plan.waves.points).to(self.lattice)
@@ -94,18 +95,18 @@ class _Crystal:
     def alphas(self) -> list[float]:
         return [primitive.alpha / self.scale for primitive in self.decomposition.primitives]
 
-    @cached_property
+    @cached_tensor
     def weights(self) -> Tensor:
         """2 H(k)/V of the split primitives for cosines and sines, physical units. (n_split, 1, 2 W)"""
         weights = torch.stack([values[0] for values in self._transforms]) * self.of_waves
         return torch.cat((weights, weights), dim=1)[:, None]
 
-    @cached_property
+    @cached_tensor
     def weight_slopes(self) -> Tensor:
         """Derivatives of the weights by k^2. (n_split, W)"""
         return torch.stack([values[1] for values in self._transforms]) * (-0.25 * self.of_waves)
 
-    @cached_property
+    @cached_tensor
     def _transforms(self) -> list[list[Tensor]]:
         """E_(3/2-p)((k^2 + alpha^2)/4), H(k) but for pi^(3/2), of the split primitives, and minus its derivative."""
         quarter = 0.25 * (self.waves * self.waves).sum(0)
@@ -117,7 +118,7 @@ class _Crystal:
         return transforms
 
 
-@lru_cache(maxsize=8)
+@cache_tensors(maxsize=8)
 def _crystal(
     plan: Plan, decomposition: Decomposition, n_atoms: int, dtype: torch.dtype, device: torch.device
 ) -> _Crystal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ def differentiate(
         model: atoms to energies (T,).
         create_graph: keep what a second differentiation needs (training on forces).
     """
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(mode=False):
+            return differentiate(model, _outside(atoms), forces=forces, stress=stress, create_graph=create_graph)
     with torch.enable_grad():
         positions, cell = atoms.positions, atoms.cell
         wanted = []
@@ -67,6 +70,11 @@ def differentiate(
     if not create_graph:
         energy, energies = energy.detach(), energies.detach()
     return Predictions(energy, energies, result_forces, result_stress)
+
+
+def _outside(atoms: AtomsBatch) -> AtomsBatch:
+    """The atoms in tensors that gradients may be taken of, whatever mode they were made in."""
+    return AtomsBatch(*(getattr(atoms, field.name).clone() for field in fields(atoms)))
 
 
 def _products(vectors: Tensor, matrices: Tensor, batch: Tensor) -> Tensor:

@@ -168,6 +168,7 @@ def model_info(name_or_path: str | Path) -> ModelInfo:
         raise ValueError(f"model: {file} is damaged ({type(error).__name__}: {error})") from error
 
 
+@torch.inference_mode(mode=False)
 def load_model(
     name_or_path: str | Path = "default",
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +41,8 @@ class PhononStability:
     }
 
     def __post_init__(self) -> None:
+        for package in ("phonopy", "symfc"):  # missed before the first crystal
+            import_module(package)
         if not (self.height > 0 and self.distance > 0 and self.tolerance >= 0):
             raise ValueError("phonon-stability.height, distance, tolerance: wanted positive numbers")
 

@@ -1,8 +1,8 @@
 """Screening by many processes, here or on a cluster: every shard has a file of results of its own.
 
-    OUT.shards/00000.jsonl   crystals of a shard: id, key, source and structure, a line each
-    OUT.shards/00000.db      its results; a worker that is killed goes on from there
-    OUT.shards/00000.at      crystals that a worker was busy with: a line each time it died there
+    OUT.shards/000000.jsonl   crystals of a shard: id, key, source and structure, a line each
+    OUT.shards/000000.db      its results; a worker that is killed goes on from there
+    OUT.shards/000000.at      crystals that a worker was busy with: a line each time it died there
 
 A finished shard is copied into OUT by the one process that started the run, and removed; so is what a killed run has
 left. A crystal at which workers died twice is a failure.
@@ -93,7 +93,7 @@ def screen_shards(
 
     Args:
         processes: of this machine, where there is no config.
-        config: Python file with a Parsl ``config``, or YAML (see docs/screening.md).
+        config: YAML file of Parsl's options (see docs/screening.md).
         size: crystals of a shard.
         others: as of ``screen``; tasks by name only, ``unique`` not at all.
 

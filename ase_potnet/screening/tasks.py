@@ -22,6 +22,7 @@ from ase_potnet.pretrained import model_info
 from ase_potnet.screening.engine import Answers, Ask, Steps, as_tuple
 from ase_potnet.screening.failures import NOT_CONVERGED, ScreeningFailure
 from ase_potnet.screening.relaxation import relax_steps
+from ase_potnet.user_modules import import_from_here
 
 ENTRY_POINTS = "ase_potnet.screening_tasks"
 PROPERTY = "property:"
@@ -279,7 +280,7 @@ def _task_class(name: str) -> Any:
     if "." in name:
         module, _, attribute = name.rpartition(".")
         try:
-            return getattr(import_module(module), attribute)
+            return getattr(import_from_here(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"tasks: no class {attribute} in a module {module} ({error})") from error
     near = get_close_matches(name, task_names(), n=1)
@@ -292,7 +293,7 @@ def units(settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in settings:
         with contextlib.suppress(ValueError):
-            found.update(_task_class(entry["task"]).columns)
+            found.update(_task_class(entry.get("class", entry["task"])).columns)
             if entry["task"] == Property.name:
                 info = model_info(entry["model"]) if entry["model"] else model_for(entry["property"])
                 found.update({target.name: target.unit for target in info.targets})
@@ -303,4 +304,5 @@ def settings_of(task: Task) -> dict[str, Any]:
     """Name and options of a task, as JSON."""
     options: dict[str, Any] = dataclasses.asdict(task) if dataclasses.is_dataclass(task) else {}
     contents = getattr(task, "contents", None)  # a hash of what lies behind names of files and models
-    return {"task": task.name, **options} | ({} if contents is None else {"contents": contents()})
+    own = {} if task.name in task_names() else {"class": f"{type(task).__module__}.{type(task).__qualname__}"}
+    return {"task": task.name, **own, **options} | ({} if contents is None else {"contents": contents()})

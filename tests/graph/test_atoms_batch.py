@@ -15,6 +15,14 @@ from .structures import random_crystal
 POTENTIALS = (Coulomb(), London(), Pauli(3.0))
 
 
+def test_tuples_of_structures():
+    atoms = bulk("NaCl", "rocksalt", a=5.64).repeat((2, 1, 1))  # four atoms, as a structure has four entries
+    arrays = (tuple(atoms.numbers.tolist()), tuple(map(tuple, atoms.positions)), atoms.cell.array, True)
+    assert batch_structures(arrays).n_structures == 1
+    for several in ((arrays, arrays), (arrays,) * 4, (atoms, arrays), (atoms,) * 4):
+        assert batch_structures(several).n_structures == len(several)
+
+
 def test_ase_pymatgen_and_arrays_agree():
     atoms = bulk("NaCl", "rocksalt", a=5.64)
     symbols = atoms.get_chemical_symbols()

@@ -76,6 +76,21 @@ def test_bad_data(geometric):
         from_pyg(geometric.Data(z=torch.tensor([6]), pos=torch.full((1, 3), torch.nan)))
 
 
+def test_nothing_is_cut_off(geometric):
+    whole = from_pyg(geometric.Data(z=torch.tensor([6.0, 8.0]), pos=torch.eye(3).long()[:2], cell=5.5 * torch.eye(3)))
+    assert whole.numbers.tolist() == [6, 8]
+    assert whole.positions.dtype == torch.get_default_dtype()
+    assert whole.cell[0, 0, 0] == 5.5
+    flags = from_pyg(
+        geometric.Data(z=torch.tensor([6]), pos=torch.zeros(1, 3), cell=torch.eye(3), pbc=[True, False, True])
+    )
+    assert flags.pbc.tolist() == [[True, False, True]]
+    with pytest.raises(ValueError, match="data must have integer atomic numbers"):
+        from_pyg(geometric.Data(z=torch.tensor([1.5, 2.0]), pos=torch.eye(3)[:2]))
+    with pytest.raises(ValueError, match="data must have pos in float32 or float64"):
+        from_pyg(geometric.Data(z=torch.tensor([6]), pos=torch.zeros(1, 3, dtype=torch.bfloat16)))
+
+
 def test_without_torch_geometric(monkeypatch, graph):
     monkeypatch.setitem(sys.modules, "torch_geometric", None)
     monkeypatch.setitem(sys.modules, "torch_geometric.data", None)

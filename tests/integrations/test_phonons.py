@@ -14,7 +14,15 @@ from ase.build import bulk
 from phonopy import Phonopy
 from scipy.integrate import trapezoid
 
-from ase_potnet.integrations import PhononWarning, PotNetMLP, gruneisen, imaginary_modes, phonons, quasi_harmonic
+from ase_potnet.integrations import (
+    PhononWarning,
+    PotNetMLP,
+    gruneisen,
+    imaginary_modes,
+    phonons,
+    quasi_harmonic,
+    relax,
+)
 from ase_potnet.integrations.harmonic import harmonic
 from ase_potnet.integrations.potnet_mlp import to_phonopy
 from ase_potnet.models import build_model
@@ -246,6 +254,16 @@ def test_progress_is_told() -> None:
         ({"nac": {"born": {"Kr": 1.0}, "dielectric": 2}}, "nac: 'born' has no charge for Ar"),
         ({"nac": {"born": [1.0, 2.0], "dielectric": 2}}, "nac: wanted 'born' for 4 atoms"),
         ({"nac": {"born": {"Kr": 1.0, "Ar": 1}, "dielectric": [2, 2]}}, "nac: wanted 'dielectric'"),
+        ({"nac": {"born": {"Kr": 1.0, "Ar": None}, "dielectric": 2}}, "nac: wanted 'born' in finite numbers"),
+        ({"nac": {"born": 1.0, "dielectric": 2}}, "nac: wanted 'born' for 4 atoms"),
+        ({"nac": {"born": {"Kr": 1.0, "Ar": 1}, "dielectric": None}}, "nac: wanted 'dielectric' in finite numbers"),
+        ({"nac": {"born": {"Kr": 1.0, "Ar": 1}, "dielectric": -2}}, "nac: wanted a positive 'dielectric'"),
+        ({"nac": {"born": {"Kr": 1, "Ar": 1}, "dielectric": 2, "method": "x"}}, "nac: wanted 'method' as one of gonze"),
+        ({"mesh": 0.0}, "mesh: wanted a positive length"),
+        ({"mesh": float("nan")}, "mesh: wanted a positive length"),
+        ({"mesh": (2, -2, 2)}, "mesh: wanted a positive length in Å or three positive integers"),
+        ({"temperatures": "abc"}, "temperatures: wanted numbers from 0 K"),
+        ({"distance": 0.0}, "distance: wanted a positive length"),
         ({"model": "nowhere"}, "model: no packaged model"),
     ],
 )
@@ -253,3 +271,43 @@ def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"model": lennard_jones.model(), "relax": False} | QUICK | options
     with pytest.raises(ValueError, match=message):
         phonons(ordered(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eos": "cubic"}, "eos: wanted one of vinet"),
+        ({"temperatures": [300, 200, 100]}, "temperatures: wanted two or more in ascending order"),
+        ({"pressure": "x"}, "pressure: wanted GPa"),
+        ({"volumes": (1, 1, 1, 1, 1)}, "volumes: wanted five or more different"),
+        ({"volumes": (0.98, 0.99, 1, 1.01, float("nan"))}, "volumes: wanted five or more different"),
+        ({"mesh": 0}, "mesh: wanted a positive length"),
+    ],
+)
+def test_arguments_of_quasi_harmonic_are_checked_first(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ase_potnet.integrations.volumes._at_volumes", None)  # calling it would be too late
+    with pytest.raises(ValueError, match=message):
+        quasi_harmonic(ordered(), lennard_jones.model(), **options)
+
+
+def test_one_atom_is_too_small_a_supercell() -> None:
+    crystal = bulk("Ar", "fcc", a=LATTICE)
+    with pytest.raises(ValueError, match="supercell: wanted two atoms at least"):
+        phonons(crystal, lennard_jones.model(), supercell=(1, 1, 1))
+    with pytest.raises(ValueError, match="supercell: wanted two atoms at least"):
+        gruneisen(crystal, lennard_jones.model(), supercell=(1, 1, 1))
+
+
+def test_relaxation_keeps_what_it_does_not_change() -> None:
+    crystal = bulk("Ar", "fcc", a=LATTICE + 0.1, cubic=True)
+    crystal.info["name"] = "argon"
+    crystal.set_tags([0, 1, 2, 3])
+    crystal.set_initial_magnetic_moments([1, -1, 1, -1])
+    crystal.set_array("own", np.arange(4.0))
+    found = relax(crystal, lennard_jones.model()).atoms
+    assert found.info == crystal.info
+    assert found.get_volume() != pytest.approx(crystal.get_volume(), rel=1e-3)
+    for name in ("tags", "initial_magmoms", "own"):
+        assert np.array_equal(found.arrays[name], crystal.arrays[name])

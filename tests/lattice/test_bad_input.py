@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -201,6 +202,29 @@ def test_lengths_must_be_positive(name, build, value):
         build(value)
 
 
+@pytest.mark.parametrize("potentials", [Coulomb, 3, None, (Coulomb,)])
+def test_potentials_are_objects(potentials):
+    with pytest.raises(ValueError, match=r"\bpotentials\b"):
+        pair_sums(POSITIONS, CELL, potentials)
+
+
+def test_potentials_too_large_for_any_cut_off():
+    with pytest.raises(ValueError, match=r"\bpotentials\b"):
+        pair_sums(POSITIONS, CELL, Morse(50.0, 10.0))
+
+
+def test_needles_are_refused():
+    with pytest.raises(ValueError, match="cell must not be thinner"):
+        pair_sums(POSITIONS, torch.diag(torch.tensor([1.0, 1.0, 1e-9], dtype=torch.float64)), Coulomb())
+    skewed = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1e-9]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"\bcell\b"):
+        pair_sums(POSITIONS, skewed, Coulomb())
+
+
+def test_exponents_of_numpy_are_numbers():
+    assert InversePower(np.int64(6)) == InversePower(6)
+
+
 @pytest.mark.parametrize("r_e", [NAN, INF, "long", None])
 def test_equilibrium_distance_must_be_a_number(r_e):
     with pytest.raises(ValueError, match=r"\br_e\b"):
@@ -213,11 +237,13 @@ def test_equilibrium_distance_must_be_a_number(r_e):
         ("displacement", {"displacement": with_value(POSITIONS, NAN)}),
         ("displacement", {"displacement": POSITIONS[:, :2]}),
         ("displacement", {"displacement": POSITIONS.long()}),
+        ("displacement", {"displacement": [0.0, 0.0, 0.0]}),
         ("displacement", {"pbc": (True, True, False)}),  # not in the plane of the lattice
         ("cell", {"cell": FLAT}),
         ("cell", {"cell": CELL.float()}),
         ("cell", {"cell": with_value(CELL, NAN)}),
         ("phase", {"phase": torch.tensor([0.5, 0.5], dtype=torch.float64)}),
+        ("phase", {"phase": torch.zeros(3, dtype=torch.float64, requires_grad=True)}),
         ("phase", {"phase": torch.tensor([0.5, 0.5, NAN], dtype=torch.float64)}),
         ("pbc", {"pbc": (True, False)}),
         ("tolerance", {"tolerance": 0.0}),

@@ -272,6 +272,20 @@ def test_derivatives_are_finite(pbc, dtype):
     assert all(x.isfinite().all() for x in (pairs, sites, field, *first, *second))
 
 
+@every_pbc
+@pytest.mark.parametrize("n_atoms", [3, 40])
+def test_gradients_after_sums_in_inference_mode(n_atoms, pbc):
+    """What is kept between calls of one cell must serve both."""
+    positions, cell, q = system(14, n_atoms)
+    plain = (q.detach(), positions.detach(), cell)
+    with torch.inference_mode():
+        pairs, sites = pair_sums(*plain[1:], POTENTIALS, pbc=pbc), site_sums(*plain, POTENTIALS, pbc=pbc)
+    again = pair_sums(positions, cell, POTENTIALS, pbc=pbc), site_sums(q, positions, cell, POTENTIALS, pbc=pbc)
+    for result, before in zip(again, (pairs, sites), strict=True):
+        torch.testing.assert_close(result.detach(), before.clone(), rtol=1e-12, atol=1e-12)
+        assert torch.autograd.grad(result.square().sum(), positions)[0].isfinite().all()
+
+
 def test_positions_alone_need_no_cell_gradient():
     positions, cell, q = system(13, 3)
     pairs = pair_sums(positions, cell, POTENTIALS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from ase.build import bulk
 from ase.io import write
 
 from ase_potnet.cli import main
-from ase_potnet.screening import records, shards
+from ase_potnet.screening import Ask, records, shards
+from ase_potnet.screening.engine import Steps
+from ase_potnet.screening.tasks import Crystal, settings_of, units
 
 
 def test_screen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +67,42 @@ def test_a_parsl_configuration_needs_no_processes(
     assert not end.value.code, capsys.readouterr().err
     assert asked == [tmp_path / "parsl.yaml"]
     assert "1 crystals: 1 done" in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class Squeeze:
+    """A task of one's own, as in docs/screening.md."""
+
+    strain: float = 0.01
+    name: ClassVar[str] = "squeeze"
+    columns: ClassVar[dict[str, str]] = {"squeezed_energy": "eV"}
+
+    def run(self, crystal: Crystal) -> Steps:
+        atoms = crystal.atoms.copy()
+        atoms.set_cell(atoms.cell * (1 - self.strain), scale_atoms=True)
+        (result,) = yield Ask([atoms], forces=False, stress=False)
+        return {"squeezed_energy": result.energy}
+
+
+def test_units_of_a_task_that_is_not_registered() -> None:
+    assert units([settings_of(Squeeze())]) == {"squeezed_energy": "eV"}
+
+
+def test_a_task_in_the_current_folder(small: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "screening.md").read_text(encoding="utf-8")
+    (tmp_path / "own_tasks.py").write_text(
+        next(block.split("```")[0] for block in page.split("```python\n") if "class Squeeze" in block)
+    )
+    write(tmp_path / "copper.cif", bulk("Cu", a=3.6))
+    command = ["screen", "copper.cif", "--out", "r.db", "--model", str(small), "--do", "own_tasks.Squeeze"]
+    command += ["--set", "own_tasks.Squeeze.strain=0.02", "--device", "cpu"]
+    script = f"from ase_potnet.cli import main\nmain({command!r})"
+    (tmp_path / "bin").mkdir()  # a command outside of the current folder, which Python then does not search
+    (tmp_path / "bin" / "potnet.py").write_text(script)
+    done = subprocess.run([sys.executable, "bin/potnet.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (record,) = records(tmp_path / "r.db")
+    assert record.values["squeezed_energy"] < 0
 
 
 FULL = """

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib
 import inspect
 import json
-import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ase_potnet.user_modules import import_from_here
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 EXAMPLES = 'ase.calculators.emt:EMT, or mymodule:make,size=2,name=a, or mymodule:make,{"size": 2}'
@@ -71,10 +73,8 @@ def make_calculator(spec: CalculatorSpec) -> Any:
     Raises:
         ValueError: it cannot be imported or called, or what it returns is no calculator of energies and forces.
     """
-    if os.getcwd() not in sys.path and "" not in sys.path:  # noqa: PTH109  (text is what sys.path holds)
-        sys.path.append(os.getcwd())  # noqa: PTH109  (last: worker processes still import the installed packages)
     try:
-        factory: Any = importlib.import_module(spec.module)
+        factory: Any = import_from_here(spec.module)
     except Exception as error:
         raise ValueError(f"calculator: cannot import {spec.module}: {type(error).__name__}: {error}") from error
     for name in spec.factory.split("."):
@@ -107,12 +107,22 @@ def describe(spec: CalculatorSpec, calculator: Any) -> dict[str, Any]:
     return {
         "factory": f"{spec.module}:{spec.factory}",
         "arguments": spec.arguments,
+        "parameters": _as_json(getattr(calculator, "parameters", None) or {}),
         "class": kind.__qualname__,
         "module": kind.__module__,
         "packages": dict(sorted(packages)),
         "files_sha256": files,
         "properties": sorted(getattr(calculator, "implemented_properties", ())),
     }
+
+
+def _as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that JSON can hold."""
+    found = {}
+    for key, value in parameters.items():
+        with contextlib.suppress(TypeError, ValueError):
+            found[str(key)] = json.loads(json.dumps(value, allow_nan=False))
+    return found
 
 
 def _package(module: str) -> tuple[str, str] | None:

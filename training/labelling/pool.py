@@ -15,7 +15,7 @@ from typing import Any
 
 from ..data.label_shards import Failure, Result
 from .perturb import frame_seed
-from .worker import Job, Settings, work
+from .worker import Job, Settings, kill_group, work
 
 BATCH_SECONDS = 0.25  # work sent to a process at once
 MAX_BATCH = 64
@@ -49,13 +49,20 @@ class _Worker:
         try:
             return self.connection.recv()
         except (EOFError, OSError):
+            self._kill_programs()
             self.process.join()
             return None
 
     def close(self) -> None:
         self.connection.close()
+        self._kill_programs()
         self.process.kill()
         self.process.join()
+
+    def _kill_programs(self) -> None:
+        """What the calculator has started, too."""
+        if self.process.pid is not None:
+            kill_group(self.process.pid)
 
 
 class Pool:

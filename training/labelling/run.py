@@ -22,7 +22,7 @@ from ase_potnet.readers.files import Progress
 from ase_potnet.readers.structures import atomic_number
 
 from ..data.dataset import Dataset
-from ..data.label_shards import PROVENANCE
+from ..data.label_shards import PROVENANCE, Failure
 from ..data.opening import Spec, open_dataset
 from .calculators import parse_spec
 from .perturb import frame_seed
@@ -136,7 +136,8 @@ def label(
 
             with show(expected, before, progress) as report:
                 for result in pool.run(jobs(dataset, chosen, numbers, store.done), stopped):
-                    if result is not None:
+                    hit = isinstance(result, Failure) and stop.is_set()  # perhaps by the signal: for the next run
+                    if result is not None and not hit:
                         store.add(result)
                     report(len(store.done), store.failed)
             store.flush()
@@ -208,12 +209,10 @@ def fingerprint(dataset: Dataset) -> str:
     for record in dataset:
         atoms = record.atoms
         digest.update(f"{record.id}\0{record.group}\0{len(atoms)}\0".encode())
-        for array in (
-            atoms.numbers.astype("<i8"),
-            atoms.positions.astype("<f8"),
-            atoms.cell.array.astype("<f8"),
-            atoms.pbc,
-        ):
+        arrays = [atoms.numbers.astype("<i8"), atoms.positions.astype("<f8"), atoms.cell.array.astype("<f8"), atoms.pbc]
+        initial = filter(atoms.has, ("initial_magmoms", "initial_charges"))
+        arrays += [atoms.arrays[name].astype("<f8") for name in initial]
+        for array in arrays:
             digest.update(array.tobytes())
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -51,10 +52,12 @@ def work(connection: Connection, settings: Settings, number: int) -> None:
 
     Sends first a description of its calculator (worker 0; the others an empty one), or a text that says why there is
     none; then, for every list of jobs that it receives, one result after the other. Ends when the other end of the
-    connection is gone.
+    connection is gone. It leads a process group of its own, with the programs that its calculator starts.
     """
-    for name in (signal.SIGINT, signal.SIGTERM):  # a terminal sends Ctrl-C to all; the main process decides
-        signal.signal(name, signal.SIG_IGN)
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C in a terminal does not reach it: the main process decides
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda number, frame: None)  # not SIG_IGN, which the programs would inherit
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         calculator = make_calculator(settings.spec)
@@ -76,14 +79,22 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
+        kill_group(os.getpid())
         os._exit(1)
+
+
+def kill_group(leader: int) -> None:
+    """Kill a worker with the programs that its calculator has started."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it is gone, or has not come to lead a group
+            os.killpg(leader, signal.SIGKILL)
 
 
 def _move_files(calculator: Any, folder: Path) -> None:
     """Give calculators that write files a folder of their own."""
     directory = getattr(calculator, "directory", None)
     if isinstance(directory, (str, Path)) and not Path(directory).is_absolute():
-        calculator.directory = str((folder / directory).absolute())
+        calculator.directory = type(directory)((folder / directory).absolute())  # some want text, some a Path
 
 
 def label_frame(job: Job, recipe: Recipe, calculator: Any) -> Result:

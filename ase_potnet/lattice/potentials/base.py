@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -163,7 +164,9 @@ class Decomposition:
 
 def decompose(potentials: Potential | list[Potential] | tuple[Potential, ...]) -> Decomposition:
     """Potentials as combinations of distinct primitives. Raises ValueError for anything else."""
-    listed = (potentials,) if isinstance(potentials, Potential) else tuple(potentials or ())
+    if isinstance(potentials, type) or not isinstance(potentials, (Potential, Iterable)):
+        raise ValueError(f"potentials must hold Potential objects such as Coulomb(), got {potentials!r}")
+    listed = (potentials,) if isinstance(potentials, Potential) else tuple(potentials)
     if not listed:
         raise ValueError("potentials must hold at least one Potential, got an empty sequence")
     for item in listed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from torch import Tensor
 
 from ase_potnet.lattice.potentials.base import Primitive
@@ -22,7 +23,7 @@ class InversePower(Primitive):
     """
 
     def __init__(self, n: int) -> None:
-        if isinstance(n, bool) or not isinstance(n, (int, float)) or not 1 <= n <= 60 or n != int(n):
+        if isinstance(n, bool) or not isinstance(n, (int, float, np.number)) or not 1 <= n <= 60 or n != int(n):
             raise ValueError(f"n must be an integer from 1 to 60, got {n!r}")
         self.n = int(n)
 

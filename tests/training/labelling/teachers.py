@@ -1,7 +1,7 @@
 """Calculators for the tests, written to a file that worker processes import: they count calls, fail, hang, die."""
 
 MODULE = '''
-import os, time
+import os, subprocess, time
 from pathlib import Path
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -46,6 +46,27 @@ class Faulty(LennardJones):
             self.results["stress"] = np.full(6, np.inf)
         if symbol == "Pb":
             raise PropertyNotImplementedError("no lead")
+
+
+class WithFolder(LennardJones):
+    """Wants a Path as its folder, as calculators on files in ASE's newer form do; starts a program that it must end."""
+
+    directory = Path()  # an attribute, not the property of older calculators
+
+    def __init__(self, program="", **options):
+        super().__init__(**options)
+        self.directory, self._directory, self.program = Path(), ".", program
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        super().calculate(atoms, properties, system_changes)
+        if self.program:
+            process = subprocess.Popen(["sleep", "300"])
+            Path(self.program).write_text(str(process.pid))
+            process.wait()
+        process = subprocess.Popen(["sleep", "300"])
+        process.terminate()
+        process.wait(20)  # raises unless the signal reaches it
 
 
 class NoStress(LennardJones):

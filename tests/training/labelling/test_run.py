@@ -21,9 +21,12 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import write
 
+from ase_potnet.pretrained import model_info
 from ase_potnet.training.arrays import structure_arrays
 from ase_potnet.training.data import Dataset, Record, group_split, labels, open_dataset
 from ase_potnet.training.labelling import Kind, Limits, Recipe, Summary, duration, label, load_recipe
+from ase_potnet.training.labelling.calculators import describe, make_calculator, parse_spec
+from ase_potnet.training.labelling.run import fingerprint
 
 from .teachers import MODULE
 
@@ -380,6 +383,35 @@ def test_signals_stop_a_run_in_order(folder: Path, metals: Dataset, number: sign
     assert complete == "False"
     assert 10 <= int(new) == len(calls(folder)) == len(content("out")) < 80
     assert (folder / "out" / "journal.jsonl").read_bytes() == b""
+
+
+def test_calculators_on_files_have_a_folder_and_can_end_their_programs(metals: Dataset) -> None:
+    found = run(metals[:2], "out", "teachers_there:WithFolder")
+    assert (found.labelled, found.failed) == (2, 0), found.reasons
+
+
+def test_programs_of_a_calculator_end_with_the_run(folder: Path, metals: Dataset) -> None:
+    write(folder / "in.extxyz", [record.atoms for record in metals])
+    spec = f"teachers_there:WithFolder,program={folder / 'program'}"
+    script = SCRIPT.replace("teachers_there:Logged,log=calls,seconds=0.03", spec)
+    (folder / "script.py").write_text(script)
+    process = subprocess.Popen([sys.executable, "script.py"], cwd=folder, stderr=subprocess.DEVNULL)
+    wait_for(lambda: (folder / "program").exists() and (folder / "program").read_text() != "")
+    program = int((folder / "program").read_text())
+    assert is_running(program)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not is_running(program), 30)
+
+
+def test_magnetic_moments_and_parameters_tell_runs_apart(metals: Dataset) -> None:
+    iron = [bulk("Fe", cubic=True) for _ in range(2)]
+    iron[1].set_initial_magnetic_moments([2, -2])
+    assert fingerprint(dataset(iron[:1])) != fingerprint(dataset(iron[1:]))
+    spec = parse_spec("ase_potnet:PotNetCalculator")
+    parameters = describe(spec, make_calculator(spec))["parameters"]
+    assert parameters["sha256"] == model_info("default").sha256
+    json.dumps(parameters)
 
 
 def test_time_limit_stops_and_the_next_run_goes_on(metals: Dataset) -> None:
