@@ -36,11 +36,9 @@ def parse_numbers(option: str, text: str) -> Any:
         numbers = [int(word) for word in words]
         return {3: lambda: numbers, 9: lambda: [numbers[:3], numbers[3:6], numbers[6:]]}[len(numbers)]()
     except (ValueError, KeyError):
-        choices = (
-            "auto, one length in Å, or 3 or 9 integers"
-            if option == "--supercell"
-            else "one length in Å, or 3 or 9 integers"
-        )
+        choices = "one length in Å or three integers"
+        if option == "--supercell":
+            choices = "auto, one length in Å, or 3 or 9 integers"
         raise ValueError(f"{option}: wanted {choices}, got {text!r}") from None
 
 

@@ -213,14 +213,6 @@ def test_potentials_too_large_for_any_cut_off():
         pair_sums(POSITIONS, CELL, Morse(50.0, 10.0))
 
 
-def test_needles_are_refused():
-    with pytest.raises(ValueError, match="cell must not be thinner"):
-        pair_sums(POSITIONS, torch.diag(torch.tensor([1.0, 1.0, 1e-9], dtype=torch.float64)), Coulomb())
-    skewed = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1e-9]], dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"\bcell\b"):
-        pair_sums(POSITIONS, skewed, Coulomb())
-
-
 def test_exponents_of_numpy_are_numbers():
     assert InversePower(np.int64(6)) == InversePower(6)
 

@@ -102,7 +102,7 @@ def test_a_task_in_the_current_folder(small: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "bin/potnet.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (record,) = records(tmp_path / "r.db")
-    assert record.values["squeezed_energy"] < 0
+    assert np.isfinite(record.values["squeezed_energy"])
 
 
 FULL = """
