@@ -102,8 +102,7 @@ def _results(
     first = 0
     for chunk in chunks(structures, batch_size):
         try:
-            with torch.inference_mode(mode=False):
-                atoms = checked_batch(chunk, dtype, device)
+            atoms = checked_batch(chunk, dtype, device)
             found = differentiate(network, atoms, forces=forces, stress=stress)
         except ValueError:
             blame(network, chunk, first, dtype, device)

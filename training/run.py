@@ -147,9 +147,9 @@ def _same_targets(config: ModelConfig, task: Task) -> bool:
     """Whether the weights to start from predict what is to be learned."""
     assert config.start_from is not None
     before = model_info(config.start_from)
-    if not isinstance(task, PropertyTask):
-        return before.task == task.name
-    return before.task == task.name and [t.name for t in before.targets] == [t.name for t in task.targets]
+    if before.task != task.name:
+        return False
+    return not isinstance(task, PropertyTask) or [t.name for t in before.targets] == [t.name for t in task.targets]
 
 
 def _take_over(model: nn.Module, source: nn.Module) -> set[str]:

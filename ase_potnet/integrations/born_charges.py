@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from phonopy import Phonopy
     from phonopy.harmonic.dynamical_matrix import NacParams
 
-
 _METHODS = ("gonze", "wang")  # of phonopy
 
 
