@@ -35,6 +35,7 @@ Integers = NDArray[np.int64]
 
 # sqrt(eta) * V^(1/3) above which float32 loses the self term to cancellation (r^-6: 36-fold at 3.5)
 _LARGEST_FLOAT32_SPLIT = 2.5
+_MOST_POINTS = 10**7  # of the grid in which images or wave vectors are looked for
 _FIRST, _ALL_AXES = np.zeros(1, dtype=np.int64), np.arange(3)[None]  # of a plan for one crystal
 
 
@@ -429,6 +430,11 @@ def _collect(
     reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int] | slice], NDArray[np.bool_]]
 ) -> Ragged:
     """Points of the integer grids that pass ``test(extent, structures) -> (s, n_points)``, structure by structure."""
+    if (2.0 * reach + 1.0).prod(axis=1).max() > _MOST_POINTS:
+        raise ValueError(
+            "cell has a vector so much shorter than the others that its sums would take more than "
+            f"{_MOST_POINTS:.0e} terms; check the vectors and their unit (Å)"
+        )
     if len(reach) == 1:
         extent = tuple(reach[0].tolist())
         points = integer_grid(extent, half)[test(extent, slice(None))[0]]

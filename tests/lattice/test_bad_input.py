@@ -24,6 +24,7 @@ POSITIONS = torch.tensor([[0.0, 0.0, 0.0], [1.5, 1.7, 2.1]], dtype=torch.float64
 CELL = torch.tensor([[4.0, 0.0, 0.0], [0.3, 4.2, 0.0], [0.1, -0.4, 4.4]], dtype=torch.float64)
 SOURCES = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
 FLAT = CELL * torch.tensor([[1.0], [1.0], [0.0]], dtype=torch.float64)
+THIN = CELL * torch.tensor([[1.0], [1.0], [1e-10]], dtype=torch.float64)
 RAGGED = {
     "positions": torch.cat((POSITIONS, POSITIONS)),
     "cell": torch.stack((CELL, CELL)),
@@ -93,6 +94,7 @@ WRONG = {
     "cell with a batch dimension": ("cell", {"cell": CELL[None]}),
     "cell of another dtype": ("cell", {"cell": CELL.float()}),
     "integer cell": ("cell", {"cell": CELL.long()}),
+    "cell too thin to sum over": ("cell", {"cell": THIN}),
     "cell as an array": ("cell", {"cell": CELL.numpy()}),
     "cell on another device": ("cell", {"cell": CELL.to("meta")}),
     "two flags": ("pbc", {"pbc": (True, False)}),
@@ -135,6 +137,7 @@ WRONG = {
         RAGGED | {"positions": torch.cat((POSITIONS, POSITIONS[[0, 0]]))},
     ),
     "singular cell in one structure": ("cell", RAGGED | {"cell": torch.stack((CELL, FLAT))}),
+    "one cell too thin to sum over": ("cell", RAGGED | {"cell": torch.stack((CELL, THIN))}),
 }
 
 
