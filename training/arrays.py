@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 NO_KIND = ""  # kind of frames that have none
+REPLAY_KIND = "replay"  # of frames against forgetting
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class WeightAverage:
     """decay · average + (1 - decay) · weights after every step; buffers such as running means are averaged, too.
 
-    The decay grows from 0.1 as (1 + steps) / (10 + steps), so that the first weights are soon forgotten.
+    The decay grows from 2/11 as (1 + steps) / (10 + steps), so that the first weights are soon forgotten.
 
     Args:
         model: starts the average.

@@ -37,6 +37,7 @@ class Progress:
     step: optimiser steps
     seconds: of training, all invocations together, by the clock of the recipe
     best_score, best_epoch: of the validation
+    patience_score, patience_epoch: of the validation that was better than all before by the least that counts
     history: a row an epoch, as in log.csv
     stopped: why it ended; None while it goes on
     """
@@ -47,6 +48,8 @@ class Progress:
     seconds: float = 0.0
     best_score: float = math.inf
     best_epoch: int = -1
+    patience_score: float = math.inf
+    patience_epoch: int = -1
     history: list[dict[str, float]] = field(default_factory=list)
     stopped: str | None = None
 
@@ -267,19 +270,20 @@ class Training(lightning.LightningModule):
         metrics = self.validate()
         self._validation_seconds = time.monotonic() - start
         score = self.task.score(self.model, metrics)
-        least = recipe.early_stopping.min_delta if recipe.early_stopping else 0.0
-        if score < progress.best_score - least or not self.best:
+        if score < progress.best_score or not self.best:
             progress.best_score, progress.best_epoch = score, progress.epoch
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.average.state.items()}
+        if recipe.early_stopping and score < progress.patience_score - recipe.early_stopping.min_delta:
+            progress.patience_score, progress.patience_epoch = score, progress.epoch
         self._tick()
         progress.history.append(self._row(score, metrics))
         if self.trainer.is_global_zero:
             self.on_epoch(self)
         self.sums = None
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf
-        if progress.epoch - 1 - progress.best_epoch >= patience:
-            progress.stopped = f"no better for {patience} epochs"
+        stopping = recipe.early_stopping
+        if stopping and progress.epoch - 1 - progress.patience_epoch >= stopping.patience:
+            progress.stopped = f"no better for {stopping.patience} epochs"
         elif self._time_is_over():
             progress.stopped = f"the {recipe.optimiser.seconds:g} s of the schedule are over"
         elif recipe.optimiser.seconds is None and progress.epoch >= recipe.epochs:

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from torch import nn
 
-from .arrays import StructureArrays, join_arrays, structure_arrays
+from .arrays import REPLAY_KIND, StructureArrays, join_arrays, structure_arrays
 from .data import Record
 from .evaluation import predict_arrays, predict_energies
 from .labelling.perturb import apply, too_close
@@ -19,7 +19,6 @@ from .labelling.recipe import Kind
 from .recipe import ReplayConfig
 from .sources import TrainingData, read
 
-KIND = "replay"
 _PERTURBATION = Kind(volume=(0.92, 1.12), shear=0.02, sigma=(0.01, 0.15))
 _MOST_ATOMS = 64  # of a crystal from a file
 _LARGEST_FORCE = 5.0  # eV/Å; beyond, a random crystal is too far from any real one
@@ -135,7 +134,7 @@ def _label(crystals: list[Atoms], model: nn.Module, dtype: torch.dtype, first: i
     """
     if not crystals:
         return []
-    records = [Record(f"{KIND}-{first + i}", crystal, {}) for i, crystal in enumerate(crystals)]
+    records = [Record(f"{REPLAY_KIND}-{first + i}", crystal, {}) for i, crystal in enumerate(crystals)]
     arrays = structure_arrays(records)
     try:
         found = predict_arrays(predict_energies, model, arrays, dtype=dtype)
@@ -148,4 +147,4 @@ def _label(crystals: list[Atoms], model: nn.Module, dtype: torch.dtype, first: i
     usable = np.isfinite(found["energy"]) & (largest <= _LARGEST_FORCE)
     usable &= np.nan_to_num(np.abs(found["stress"])).max(axis=(1, 2)) <= _LARGEST_STRESS
     values = {name: found[name] for name in ("energy", "forces", "stress")}
-    return [replace(arrays, values=values, kinds=(KIND,)).take(np.flatnonzero(usable))] if usable.any() else []
+    return [replace(arrays, values=values, kinds=(REPLAY_KIND,)).take(np.flatnonzero(usable))] if usable.any() else []

@@ -11,7 +11,7 @@ import numpy as np
 
 from ase_potnet.pretrained import Target
 
-from .arrays import StructureArrays, structure_arrays, with_labels, with_targets
+from .arrays import REPLAY_KIND, StructureArrays, structure_arrays, with_labels, with_targets
 from .data import Dataset, Split, formula_group, group_split, leaderboard_split, open_dataset, seeded_split
 from .recipe import DataConfig, Recipe, SplitConfig
 
@@ -51,7 +51,7 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
             raise ValueError(f"data: the {name} part has no structure with a label")
     assert train is not None
     assert arrays["val"] is not None
-    kinds = {*train.kinds, *arrays["val"].kinds}
+    kinds = {*train.kinds, *arrays["val"].kinds} | ({REPLAY_KIND} if data.replay else set())
     if unknown := sorted(set(recipe.loss.kind_weights) - kinds):
         raise ValueError(
             f"loss.kind_weights: no frame is of the kind {', '.join(unknown)}; the data have {', '.join(sorted(kinds))}"

@@ -193,13 +193,13 @@ class EnergyTask:
         n_atoms = batch.atoms.n_atoms
         labels, terms = batch.labels, []
 
-        def add(name: str, error: Tensor | None, frame_weight: Tensor) -> None:
+        def add(name: str, error: Tensor | None, frame_weight: Tensor, exists: Tensor | bool = True) -> None:
             config: TermConfig = getattr(self.loss, name)
             if error is None:  # every process has all terms
                 nothing = torch.zeros((), dtype=self.dtype, device=frame_weight.device)
                 terms.append(LossTerm(name, nothing, nothing, weights[name]))
                 return
-            known = torch.isfinite(labels[name]) & torch.isfinite(error)
+            known = torch.isfinite(labels[name]) & exists
             total, count = masked_loss(config.kind, error, known, frame_weight, config.delta)
             terms.append(LossTerm(name, total, count, weights[name]))
 
@@ -216,7 +216,7 @@ class EnergyTask:
         if self.loss.force_scale is not None:
             force_weight = force_weight / (self.loss.force_scale + frame_rms(labels["forces"], batch.atoms))
         add("forces", forces_error, force_weight[batch.atoms.batch])
-        add("stress", stress_error, weight)
+        add("stress", stress_error, weight, exists=batch.atoms.pbc.all(1)[:, None, None])
         if self.loss.differences is not None:
             assert forces_error is not None
             terms.append(_differences(self.loss.differences, forces_error, batch, progress))
@@ -249,7 +249,7 @@ def _differences(config: DifferencesConfig, error: Tensor, batch: LabelledBatch,
     wanted = (forces[other] - forces[one]).to(error)
     rms = _rms(wanted, pair, sizes)
     found = error[other] - error[one]
-    known = torch.isfinite(wanted) & torch.isfinite(found)
+    known = torch.isfinite(wanted)
     total, count = masked_loss(config.kind, found, known, (1 / (config.scale + rms))[pair], config.delta)
     return LossTerm("differences", total, count, weight_at(config.weight, progress))
 
@@ -270,7 +270,12 @@ def shift_references(model: nn.Module, arrays: StructureArrays, dtype: torch.dty
 
     The shift is that of least squares, of one value per element; elements that always come in the same ratio share it.
     """
-    predicted = predict_arrays(predict_energies, model, arrays, dtype=dtype)["energy"]
+    from ase_potnet.models.derivatives import differentiate
+
+    def energies(model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:
+        return {"energy": differentiate(model, atoms, forces=False, stress=False).energy}
+
+    predicted = predict_arrays(energies, model, arrays, dtype=dtype)["energy"]
     network: Any = model
     shifts = fit_element_shifts(predicted, arrays)[: len(network.references)]
     present = arrays.composition().max(axis=0)[: len(shifts)] > 0

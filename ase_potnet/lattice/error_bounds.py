@@ -26,13 +26,27 @@ def check_tolerance(tolerance: float) -> float:
     return value
 
 
+def zero_modes(plan: Plan, decomposition: Decomposition) -> Array:
+    """Bounds on the k = 0 terms of the split primitives, factor pi^(d/2)/V left out. Reduced units. (n_split, S)
+
+    Of a power law 1/|p - d/2| <= 2; of a screened potential E_q(x) <= Gamma(q) x^-q with q = d/2 - p, x = alpha^2/4.
+    """
+    constants = constants_of(decomposition)
+    rows = []
+    for p, alpha in zip(constants.p[plan.split, 0], constants.alpha[plan.split, 0], strict=True):
+        q = max(0.5 * plan.d - p, 0.5)
+        reduced = plan.scale if alpha == 0 else 0.5 * alpha / plan.scale
+        rows.append(2.0 * np.ones_like(reduced) if alpha == 0 else math.gamma(q) * reduced ** (-2 * q))
+    return np.stack(rows)
+
+
 def rounding_error(plan: Plan, decomposition: Decomposition, dtype: torch.dtype) -> Array:
     """Estimated rounding error of the terms every sum contains: self term and k = 0. (S,), physical units"""
     split, epsilon = plan.split, torch.finfo(dtype).eps
     if not split:
         return np.zeros(len(plan.index))
     own = constants_of(decomposition).own[split]  # (n_split, 1)
-    zero = math.pi ** (0.5 * plan.d) / plan.volume * 2.0
+    zero = math.pi ** (0.5 * plan.d) / plan.volume * zero_modes(plan, decomposition)
     largest: Array = (prefactors(plan, decomposition)[split] * (own + zero)).max(axis=0)
     return 4 * epsilon * largest
 

@@ -55,13 +55,13 @@ def _sum_plane_waves(positions: Tensor, waves: Tensor, weights: Tensor, sources:
     basis = plane_waves(positions, waves)  # (B, N, 2M)
     factors = torch.bmm(basis.transpose(1, 2), sources)  # (B, 2M, C)
     doubled = torch.cat((weights, weights), dim=2).transpose(1, 2)  # (B, 2M, n)
-    columns = (doubled[..., None] * factors[:, :, None]).reshape(n_batch, 2 * n_waves, 1, -1)  # (B, 2M, 1, n C)
+    columns = (doubled[..., None] * factors[:, :, None]).flatten(2)[:, :, None]  # (B, 2M, 1, n C)
     if field:
         # minus the gradient of cos(k r) C + sin(k r) S is k (sin(k r) C - cos(k r) S)
         turned = torch.cat((-columns[:, n_waves:], columns[:, :n_waves]), dim=1)
         along = torch.cat((waves, waves), dim=2).transpose(1, 2)[..., None]  # (B, 2M, 3, 1)
         columns = torch.cat((columns, along * turned), dim=2)  # (B, 2M, 4, n C)
-    return torch.bmm(basis, columns.reshape(n_batch, 2 * n_waves, -1)).view(n_batch, n_atoms, -1, n_weights, n_channels)
+    return torch.bmm(basis, columns.flatten(2)).view(n_batch, n_atoms, 4 if field else 1, n_weights, n_channels)
 
 
 def _sum_factorised(

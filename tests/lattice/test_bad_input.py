@@ -205,6 +205,12 @@ def test_lengths_must_be_positive(name, build, value):
         build(value)
 
 
+@pytest.mark.parametrize("sigma", [1e-30, 1e30])
+def test_powers_of_lengths_must_be_numbers(sigma):
+    with pytest.raises(ValueError, match=r"\bsigma\b"):
+        LennardJones(sigma)
+
+
 @pytest.mark.parametrize("potentials", [Coulomb, 3, None, (Coulomb,)])
 def test_potentials_are_objects(potentials):
     with pytest.raises(ValueError, match=r"\bpotentials\b"):

@@ -55,6 +55,19 @@ def test_extremes_of_the_tolerance(dtype):
         assert ((sums.double() - exact).abs().amax((0, 1)) <= bound.double() + 1e-12).all()
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.03, 0.01, 3e-3])
+def test_bounds_know_how_large_weakly_screened_sums_are(alpha):
+    """The k = 0 term is 4 pi / (V alpha^2); single precision rounds it, or the tolerance is refused."""
+    potential = ScreenedCoulomb(alpha)
+    for seed in range(5):
+        positions, cell = random_crystal(seed)
+        exact = pair_sums(positions, cell, potential, tolerance=1e-7)
+        sums, bound = pair_sums(positions.float(), cell.float(), potential, tolerance=0.1, return_bound=True)
+        assert ((sums.double() - exact).abs().amax((0, 1)) <= bound.double()).all()
+    with pytest.raises(ValueError, match="tolerance"):
+        pair_sums(positions.float(), cell.float(), ScreenedCoulomb(1e-3), tolerance=1e-5)
+
+
 @pytest.mark.slow
 def test_memory_of_2000_atoms():
     """site_sums of 2000 atoms, with field and gradients, stays under 2 GiB in a process of its own."""

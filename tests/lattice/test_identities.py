@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from ase.build import bulk, molecule
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -391,6 +392,19 @@ def test_site_sums_of_many_atoms(pbc):
     expected = torch.einsum("ijk,jc->ick", sums(positions, 2 * cell, pbc, tolerance=1e-12), q)
     result = site_sums(q, positions, 2 * cell, POTENTIALS, pbc=pbc, tolerance=TOLERANCE)
     assert_same(result, expected, 1 + 64 * 1e-2)
+
+
+@pytest.mark.parametrize("field", [False, True])
+def test_sums_that_need_no_wave_vectors(field):
+    """Steep potentials at a loose tolerance in single precision leave the reciprocal sum empty."""
+    for crystal_of_argon, tolerance in ((bulk("Ar", "fcc", 5.26, cubic=True).repeat(4), 1e-5), (molecule("H2"), 1e-2)):
+        x, c = torch.tensor(crystal_of_argon.positions), torch.tensor(crystal_of_argon.cell.array)
+        c = c if c.any() else 10 * torch.eye(3, dtype=torch.float64)
+        q = torch.ones(len(x), 1, dtype=torch.float64)
+        exact = site_sums(q, x, c, [London()], field=field)
+        found = site_sums(q.float(), x.float(), c.float(), [London()], tolerance=tolerance, field=field)
+        for one, other in zip(found if field else (found,), exact if field else (exact,), strict=True):
+            torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize("pbc", ALL_PBC, ids=pbc_id)

@@ -161,18 +161,43 @@ def test_early_stopping(property_recipe: Recipe) -> None:
     assert len((result.folder / "log.csv").read_text().splitlines()) == 1 + 3
 
 
-def test_an_infinite_loss_is_said_and_nothing_overwritten(property_recipe: Recipe) -> None:
-    recipe = property_recipe | {"optimiser": {"lr": 1e30, "schedule": "constant", "warmup": 0.0}, "clip": None}
+def test_waiting_for_a_larger_gain_still_exports_the_best_epoch(
+    property_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([3.0, 2.9, 2.7, 2.8])
+    monkeypatch.setattr(PropertyTask, "score", lambda *args: next(scores))
+    result = train(property_recipe | {"early_stopping": {"patience": 3, "min_delta": 1.0}}, progress=False)
+    assert result.reason == "no better for 3 epochs"
+    assert json.loads((result.folder / "metrics.json").read_text())["best_epoch"] == 2
+    rows = list(csv.DictReader((result.folder / "log.csv").read_text().splitlines()))
+    mae = result.metrics["val"]["formation_energy_per_atom"]["mae"]
+    assert mae == pytest.approx(float(rows[2]["val_formation_energy_per_atom_mae"]))
+
+
+@pytest.mark.parametrize(("recipe", "lr"), [("property_recipe", 1e30), ("energy_recipe", 1e300)])
+def test_an_infinite_loss_is_said_and_nothing_overwritten(
+    recipe: str, lr: float, request: pytest.FixtureRequest
+) -> None:
+    options: Recipe = request.getfixturevalue(recipe)
+    wild = {"lr": lr, "schedule": "constant", "warmup": 0.0}
     with pytest.raises(ValueError, match=r"not finite in epoch \d+: lower optimiser.lr"):
-        train(recipe, progress=False)
+        train(options | {"optimiser": wild, "clip": None, "checkpoint_seconds": 0}, progress=False)
+    last = Path(options["output"]) / "last.pt"
+    if last.exists():
+        model = torch.load(last, weights_only=True)["model"]
+        assert all(tensor.isfinite().all() for tensor in model.values() if tensor.is_floating_point())
 
 
-def test_frozen_parameters_stay(property_recipe: Recipe) -> None:
+def test_frozen_parameters_stay(property_recipe: Recipe, tmp_path: Path) -> None:
     model = {"name": PROPERTY, "freeze": ["embedding.*"]}
     recipe = load_recipe(property_recipe | {"model": model, "epochs": 2})
     start = make_model(recipe, make_task(recipe), load_training_data(recipe, progress=False))
     assert [name for name, p in start.named_parameters() if not p.requires_grad] == ["embedding.weight"]
-    train(recipe, progress=False)
+    save_model(start, tmp_path / "start", task="property", targets=make_task(recipe).targets)
+    again = train(property_recipe | {"model": model | {"start_from": str(tmp_path / "start")}}, progress=False)
+    before, after = start.state_dict(), load_model(again.folder / "model").state_dict()
+    assert torch.equal(before["embedding.weight"], after["embedding.weight"])
+    assert any(not torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(ValueError, match=r"model\.freeze: no parameter is named like 'nothing'"):
         train(property_recipe | {"model": model | {"freeze": ["nothing"]}}, restart=True, progress=False)
 

@@ -149,7 +149,10 @@ def group_split(
         parts[next(part for part in ("test", "val", "train") if room[part] >= len(ids))] += ids
     for part, size in (("train", 1), ("val", n_val), ("test", n_test)):
         if size and not parts[part]:
-            raise ValueError(f"dataset: its {len(names)} groups are too few or too large to fill the {part} part")
+            raise ValueError(
+                f"dataset: its {len(names)} groups are too few or too large to fill the {part} part; "
+                "a seeded split would part groups, too"
+            )
     return Split(**parts)
 
 

@@ -60,10 +60,6 @@ class Primitive(Potential):
     def complete(self, radial: Radial, alpha: Tensor | float, n_orders: int = 1) -> list[Tensor]:
         r"""\int_0^oo of the mixture (the whole potential) and its derivatives (-d/dr^2)^m."""
 
-    def long_range(self, radial: Radial, alpha: Tensor | float) -> Tensor:
-        r"""\int_0^1 of the mixture: complete minus short range (use ``self_term`` at r = 0)."""
-        return self.complete(radial, alpha)[0] - self.short_range(radial, alpha)[0]
-
     @abstractmethod
     def fourier(self, k2: Tensor, alpha: Tensor | float) -> Tensor:
         """Three-dimensional Fourier transform of the long range at squared wave number k2 > 0."""

@@ -22,6 +22,8 @@ class LennardJones(Potential):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", require_positive("sigma", self.sigma))
+        if not 1e-25 < self.sigma < 1e25:
+            raise ValueError(f"sigma must be a length in Å whose 12th power is a number, got {self.sigma:g}")
 
     def real_space(self, r: Tensor) -> Tensor:
         sixth = (self.sigma / r) ** 6
