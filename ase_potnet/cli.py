@@ -88,7 +88,10 @@ def _overrides(settings: list[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"--set: wanted key=value, got {setting!r}")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set: the value of {key} is no YAML: {value!r}") from error
     return values
 
 
@@ -261,13 +264,14 @@ def screen(
 
     The same command again goes on after an interruption, and repeats nothing.
     """
-    from ase_potnet.screening.command import run_screen
+    from ase_potnet.screening.command import export_all, run_screen
 
     summary = run_screen(
         sources, do, out, model=model, settings=set_, exports=export, unique=unique, time_limit=time_limit,
         dtype=dtype, processes=processes, config=config, shard=shard, device=device,
     )  # fmt: skip
     typer.echo(summary)
+    export_all(out, export)
 
 
 @app.command()

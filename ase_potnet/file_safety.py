@@ -16,10 +16,14 @@ from typing import IO
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its place when it is complete and on disk, and not before."""
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
     if sys.platform != "win32":  # the new name, too
         folder = os.open(path.parent, os.O_RDONLY)

@@ -135,6 +135,8 @@ def pick_device(device: torch.device | str) -> torch.device:
         raise ValueError(
             f"device: wanted 'auto' or a device of torch such as 'cpu' or 'cuda', got {device!r}"
         ) from error
+    if place.type not in ("cpu", "cuda"):  # sums want float64, and kernels that other devices do not have
+        raise ValueError(f"device: the models run on 'cpu' and 'cuda', got {str(device)!r}")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: torch finds {torch.cuda.device_count()} CUDA devices, got {str(device)!r}")
     return place

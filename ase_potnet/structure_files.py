@@ -43,7 +43,7 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_structure_file(file: Path) -> bool:
-    return not file.name.startswith(".") and (is_structure_file(file) or plain_suffix(file) in SUFFIXES)
+    return not file.name.startswith(".") and is_structure_file(file)
 
 
 def read_structures(files: Iterable[Path], failures: list[str]) -> Iterator[tuple[str, Atoms]]:

@@ -280,6 +280,7 @@ def test_models_lists_packaged_models(
         (("train", "nowhere.yaml"), "error: recipe: no file nowhere.yaml"),
         (("train", "custom", "-s", "epohcs=3"), "unknown key 'epohcs', did you mean 'epochs'?"),
         (("train", "custom", "-s", "epochs"), "error: --set: wanted key=value, got 'epochs'"),
+        (("train", "custom", "-s", "data.path=[a"), "error: --set: the value of data.path is no YAML: '[a'"),
         (("train", "custom", "-s", "data.path=nowhere"), "error: path: no file or folder nowhere"),
         (("evaluate", "-m", "nowhere", "-d", str(JARVIS)), "error: model: no packaged model and no folder 'nowhere'"),
         (("predict", "nowhere.cif", "-m", "nowhere"), "error: model: no packaged model"),

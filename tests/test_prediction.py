@@ -75,6 +75,9 @@ def test_arguments_are_checked_at_once(folder: Path) -> None:
         predict([], "colour", folder)
     with pytest.raises(ValueError, match="batch_size: wanted a positive integer or 'auto', got 0"):
         predict([], model=folder, batch_size=0)
+    for device in ("meta", "mps"):
+        with pytest.raises(ValueError, match="device: the models run on 'cpu' and 'cuda'"):
+            predict([], model=folder, device=device)
     with pytest.raises(ValueError, match="device: wanted 'auto' or a device of torch"):
         predict([], model=folder, device="quantum")
     with pytest.raises(ValueError, match="no packaged model and no folder"):

@@ -52,10 +52,10 @@ def site_sums(
     Returns:
         (N, C, K), (B, N, C, K) or (T, C, K): P_i = sum_j S_ij q_j with the S_ij of ``pair_sums`` (the atom's own
         images included, the atom itself not). With ``field`` also (..., C, K, 3), in the unit of the potential
-        per Å. Differentiable to every order in sources, positions and cell. Without ``field``, the matrix of
-        pairs is used up to 100 + 4 min(C, 64) atoms, where it is the fastest way; else it is never formed. With three periodic directions the
-        cost then grows as N^1.5 but for the search of neighbours (N^2, 10 ns a pair); slabs, wires and molecules
-        cost N^2 time in bounded memory.
+        per Å. Differentiable to every order in sources, positions and cell. Without ``field``, the matrix of pairs
+        is used up to 100 + 4 min(C, 64) atoms, where it is the fastest way; else it is never formed. With three
+        periodic directions the cost then grows as N^1.5 but for the search of neighbours (N^2, 10 ns a pair);
+        slabs, wires and molecules cost N^2 time in bounded memory.
 
     Raises:
         ValueError: naming the argument that is wrong.

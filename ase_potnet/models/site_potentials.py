@@ -21,6 +21,9 @@ class Sources(nn.Module):
     neutral="flow": charges flow along local edges, q_i = sum_j w(r_ij) (a_j - a_i), so that they sum to zero over every
     fragment, however far from others, and vanish for an isolated atom. neutral="mean": charges are functions of
     the atom; the model takes their mean over the structure off. Ions far apart keep theirs.
+
+    What the network makes of the Coulomb potential depends on its absolute value. A layer with a net dipole shifts it
+    beyond itself at any distance, so the energies of a polar slab and of what is far above it do not quite add up.
     """
 
     def __init__(self, width: int, n_radial: int, n_sources: int, neutral: str, unbounded: bool = False) -> None:

@@ -18,7 +18,7 @@ FIELD_LIMIT = 1 << 26  # characters of one field; the csv module allows 131,072 
 
 def cif_csv_entries(path: Path, progress: Progress, cif: str, id_column: str | None) -> Generator[Entry, None, None]:
     """The rows of a CSV file with CIF text in one column. Raises ValueError if a column is missing."""
-    with open_text(path, progress=progress) as stream:
+    with open_text(path, progress=progress, errors="replace") as stream:
         for i, row in enumerate(csv_rows(stream)):
             if i == 0:
                 for name in filter(None, (cif, id_column)):

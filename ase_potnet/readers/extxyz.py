@@ -20,6 +20,7 @@ from ase_potnet.readers.entry import ID_KEYS, Entry, refuse
 from ase_potnet.readers.files import Progress, open_text, stem
 
 _PAIR = re.compile(r'([^\s="\\{}\[\]]+)=(?:"([^"\\]*)"|([^\s"\\]+))(?:\s+|$)')
+_ISOTOPE = re.compile(r"^\s*[DT](?=\s)")
 _NUMBERS = {**atomic_numbers, "D": 1, "T": 1}
 _COLUMNS = {"species:S:1:pos:R:3": 4, "species:S:1:pos:R:3:forces:R:3": 7}
 _WORD = re.compile(r"[A-Za-z][\w./#:^()+-]*")  # a value that is text for ASE too
@@ -84,8 +85,10 @@ def parse_frame(lines: list[str]) -> Atoms:
     atoms = parse_plain_frame(lines)
     if atoms is not None:
         return atoms
-    text = io.StringIO(f"{len(lines) - 1}\n" + "".join(line if line.endswith("\n") else line + "\n" for line in lines))
-    return next(iter(read_xyz(text, 0)))
+    comment, *rows = (line if line.endswith("\n") else line + "\n" for line in lines)
+    if _texts(comment).get("Properties", "species").startswith("species"):
+        rows = [_ISOTOPE.sub("H", row) for row in rows]
+    return next(iter(read_xyz(io.StringIO(f"{len(rows)}\n{comment}{''.join(rows)}"), 0)))
 
 
 def parse_plain_frame(lines: list[str]) -> Atoms | None:

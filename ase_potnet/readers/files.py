@@ -48,8 +48,10 @@ def track(items: Iterable[T], what: str, *, total: int | None, progress: Progres
 
 
 @contextlib.contextmanager
-def open_text(path: Path, *, progress: Progress = False) -> Iterator[TextIO]:
+def open_text(path: Path, *, progress: Progress = False, errors: str = "strict") -> Iterator[TextIO]:
     """The text (UTF-8) of a file: plain, gzip, bzip2, xz, or the one file in a zip archive, by content.
+
+    errors: "replace" where other encodings matter in names and comments alone
 
     Raises:
         ValueError: the file is damaged or truncated, or not text, or the archive holds several files.
@@ -67,7 +69,7 @@ def open_text(path: Path, *, progress: Progress = False) -> Iterator[TextIO]:
             raw = stack.enter_context(bar)
         try:
             stream = stack.enter_context(_decompressed(raw, magic, path))
-            yield stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig"))
+            yield stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors))
         except (
             EOFError,
             lzma.LZMAError,

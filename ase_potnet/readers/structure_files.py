@@ -12,6 +12,7 @@ from ase import Atoms
 
 from ase_potnet.readers.cif import parse_cif
 from ase_potnet.readers.entry import reason_of
+from ase_potnet.readers.extxyz import extxyz_entries
 from ase_potnet.readers.files import PACKED, open_text, plain_suffix
 from ase_potnet.readers.structures import check
 
@@ -28,7 +29,7 @@ _ASE_NAMES = {
 
 def is_structure_file(path: Path) -> bool:
     """Whether the name is that of a structure file."""
-    return path.suffix.lower() in SUFFIXES or path.name.upper().startswith(("POSCAR", "CONTCAR"))
+    return plain_suffix(path) in SUFFIXES or path.name.upper().startswith(("POSCAR", "CONTCAR"))
 
 
 def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A002
@@ -37,8 +38,11 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
 
     suffix = plain_suffix(path)
     if suffix == ".cif" and format is None:
-        with open_text(path) as stream:
+        with open_text(path, errors="replace") as stream:
             return parse_cif(stream.read())
+    if suffix in (".xyz", ".extxyz") and format is None:
+        *_, last = extxyz_entries(path)
+        return last.build()
     vasp = suffix in _VASP or path.name.upper().startswith(("POSCAR", "CONTCAR"))
     form = format or ("vasp" if vasp else None)
     if path.suffix.lower() in PACKED:

@@ -29,6 +29,7 @@ def run_screen(
     """
     for path in exports:
         check_name(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
     options = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -48,6 +49,16 @@ def run_screen(
             for _ in run:
                 pass
         summary = run.summary
-    for path in exports:
-        export(out, path)
     return summary
+
+
+def export_all(results: Path, exports: Sequence[Path]) -> None:
+    """Write every export. Raises ValueError at the end if some cannot be written."""
+    failures = []
+    for path in exports:
+        try:
+            export(results, path)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            failures.append(f"{path}: {error}")
+    if failures:
+        raise ValueError(f"export: {'; '.join(failures)}")

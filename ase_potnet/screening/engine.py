@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -171,7 +172,7 @@ class PotentialEvaluator:
             edges = local_edges(batch, self.network.config.cutoff)
             close = _too_close(batch, edges)
             if close.any():
-                return self._without(structures, close, forces=forces, stress=stress)
+                return _without(structures, close, partial(self.evaluate, forces=forces, stress=stress))
 
             def energies_of(moved: AtomsBatch) -> Tensor:
                 energies: Tensor = self.network(moved, edges)
@@ -188,15 +189,6 @@ class PotentialEvaluator:
             for part in (structures[:half], structures[half:])
             for answer in self.evaluate(part, forces=forces, stress=stress)
         ]
-
-    def _without(
-        self, structures: Sequence[Any], close: np.ndarray[Any, Any], *, forces: bool, stress: bool
-    ) -> list[Result | ScreeningFailure]:
-        """The others of a batch, where some structures have atoms that nearly coincide."""
-        rest = [s for s, bad in zip(structures, close, strict=True) if not bad]
-        answers = iter(self.evaluate(rest, forces=forces, stress=stress) if rest else [])
-        message = f"atoms nearer to one another than {CLOSEST} Å"
-        return [ScreeningFailure(EXPLODED, message) if bad else next(answers) for bad in close]
 
 
 class PropertyEvaluator:
@@ -216,6 +208,9 @@ class PropertyEvaluator:
         """A value, or why there is none, for each structure."""
         try:
             batch = batch_structures(structures, dtype=self.dtype, device=self.device)
+            close = _too_close(batch, local_edges(batch, CLOSEST))
+            if close.any():
+                return _without(structures, close, partial(self.evaluate, forces=forces, stress=stress))
             with torch.no_grad():
                 values = self.network(batch)[:, self.column].double().cpu().tolist()
             return [
@@ -263,3 +258,13 @@ def clock() -> float:
 def as_tuple(atoms: Atoms) -> tuple[Any, Any, Any, Any]:
     """Numbers, positions, cell and periodicity: what an evaluator wants, without a copy."""
     return atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
+
+
+def _without(
+    structures: Sequence[Any], close: np.ndarray[Any, Any], evaluate: Callable[[list[Any]], list[Any]]
+) -> list[Any]:
+    """The others of a batch, where some structures have atoms that nearly coincide."""
+    rest = [s for s, bad in zip(structures, close, strict=True) if not bad]
+    answers = iter(evaluate(rest) if rest else [])
+    message = f"atoms nearer to one another than {CLOSEST} Å"
+    return [ScreeningFailure(EXPLODED, message) if bad else next(answers) for bad in close]

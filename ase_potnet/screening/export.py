@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_potnet.file_safety import replacing
-from ase_potnet.screening.store import DONE, Record, opened, records
+from ase_potnet.screening.store import DONE, FIXED, Record, opened, records
 
-_FIXED = ("id", "formula", "n_atoms", "status", "task", "reason", "message", "source", "key")
 _ROWS = 10_000  # of a Parquet file that are in memory at once
 
 
@@ -23,7 +23,7 @@ def export(results: str | Path, path: str | Path) -> Path:
     """Write the records of a file of results, by the ending of the name: .csv, .parquet, .extxyz, .json.
 
     Tables hold every record, failures included. extxyz holds the structures of those that are done, JSON (a list of
-    pymatgen's ComputedStructureEntry, MSONable) those of them with an energy. The file is whole or absent.
+    pymatgen's ComputedStructureEntry, MSONable) those of them with an energy and a cell. The file is whole or absent.
 
     Raises:
         ValueError: another ending, or no file of results.
@@ -53,14 +53,14 @@ def columns(results: str | Path) -> list[str]:
 def rows(results: str | Path) -> Iterator[dict[str, Any]]:
     """One flat row for every record; a list is its JSON."""
     for record in records(results, structures=False):
-        row: dict[str, Any] = {name: getattr(record, name) for name in _FIXED}
+        row: dict[str, Any] = {name: getattr(record, name) for name in FIXED}
         for name, value in record.values.items():
             row[name] = json.dumps(value) if isinstance(value, (list, dict)) else value
         yield row
 
 
 def _csv(results: Path, target: Path) -> None:
-    names = [*_FIXED, *columns(results)]
+    names = [*FIXED, *columns(results)]
     with replacing(target) as raw:
         lines = _Lines(raw.write)
         writer = csv.DictWriter(lines, names, lineterminator="\n")
@@ -94,7 +94,7 @@ def _parquet(results: Path, target: Path) -> None:
 
 def _kinds(results: Path) -> dict[str, type]:
     """Name and type of every column; text where values of different kinds meet."""
-    kinds: dict[str, type] = {name: int if name == "n_atoms" else str for name in _FIXED}
+    kinds: dict[str, type] = {name: int if name == "n_atoms" else str for name in FIXED}
     for row in rows(results):
         for name, value in row.items():
             kind = type(value)
@@ -138,22 +138,28 @@ def _labelled(record: Record) -> Atoms:
 
 def _json(results: Path, target: Path) -> None:
     """pymatgen's layout, written without pymatgen."""
+    left_out = 0
     with replacing(target) as raw:
         raw.write(b"[")
         separator = b"\n"
         for record in _finished(results):
-            if "energy" in record.values:
-                raw.write(separator + json.dumps(_entry(record)).encode())
-                separator = b",\n"
+            assert record.atoms is not None
+            if "energy" not in record.values:
+                continue
+            if record.atoms.cell.rank < 3:
+                left_out += 1
+                continue
+            raw.write(separator + json.dumps(_entry(record)).encode())
+            separator = b",\n"
         raw.write(b"\n]\n")
+    if left_out:
+        sys.stderr.write(f"{target}: {left_out} structures left out that have no cell, as pymatgen wants one\n")
 
 
 def _entry(record: Record) -> dict[str, Any]:
     assert record.atoms is not None
     atoms, symbols = record.atoms, record.atoms.get_chemical_symbols()
-    scaled = atoms.get_scaled_positions(wrap=False).tolist() if atoms.cell.rank == 3 else None
-    if scaled is None:
-        raise ValueError(f"export: pymatgen's JSON wants cells, and {record.id} has none; export to extxyz")
+    scaled = atoms.get_scaled_positions(wrap=False).tolist()
     sites = [
         {"species": [{"element": symbol, "occu": 1}], "abc": abc, "xyz": xyz, "label": symbol, "properties": {}}
         for symbol, abc, xyz in zip(symbols, scaled, atoms.positions.tolist(), strict=True)

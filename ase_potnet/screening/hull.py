@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -41,6 +42,8 @@ class Hull:
     def __post_init__(self) -> None:
         if not self.reference or not Path(self.reference).is_file():
             raise ValueError(f"hull.reference: wanted a file (.db, .csv or .json), got {self.reference!r}")
+        if not len(self.hulls):  # read before the first crystal
+            raise ValueError(f"hull.reference: {self.reference} holds no phase with an energy")
 
     def contents(self) -> str:
         """Hash of the file."""
@@ -68,6 +71,9 @@ class Hulls:
     def __init__(self, references: list[Reference]) -> None:
         self._references = [(formula, energy, frozenset(Formula(formula).count())) for formula, energy in references]
         self._diagram = lru_cache(maxsize=256)(self._make)
+
+    def __len__(self) -> int:
+        return len(self._references)
 
     def place(self, formula: str, energy_per_atom: float) -> tuple[float, float]:
         """Formation energy and energy above the hull, eV/atom; below zero for a phase below the hull.
@@ -110,12 +116,20 @@ def read_references(path: Path) -> Iterator[Reference]:
         with open_text(path) as stream:
             if suffix == ".csv":
                 for row in csv.DictReader(stream):
-                    yield row["formula"], float(row["energy_per_atom"])
+                    yield _reference(row["formula"], float(row["energy_per_atom"]))
             else:
                 for item in iter_json(stream, path.name):
                     formula = "".join(f"{symbol}{amount:g}" for symbol, amount in item["composition"].items())
-                    yield formula, float(item["energy"]) / sum(item["composition"].values())
+                    yield _reference(formula, float(item["energy"]) / sum(item["composition"].values()))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"hull.reference: {path} has no formula and energy_per_atom (CSV) or composition and energy (JSON)"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"hull.reference: {path}: {error}") from error
+
+
+def _reference(formula: str, energy_per_atom: float) -> Reference:
+    if not math.isfinite(energy_per_atom) or not Formula(formula).count():
+        raise ValueError(f"no phase with an energy: {formula!r}, {energy_per_atom:g}")
+    return formula, energy_per_atom

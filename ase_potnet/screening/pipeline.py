@@ -22,7 +22,7 @@ from ase_potnet.screening.engine import (
 )
 from ase_potnet.screening.failures import BAD_FILE, TASK_ERROR, TIME_LIMIT, ScreeningFailure
 from ase_potnet.screening.sources import Candidate
-from ase_potnet.screening.store import DONE, FAILED, Record
+from ase_potnet.screening.store import DONE, FAILED, Record, check_values
 from ase_potnet.screening.tasks import PROPERTY, Crystal, Task
 
 MESSAGE_LENGTH = 500
@@ -46,8 +46,9 @@ class _Run:
         for task in tasks:
             self.task = task.name
             out = task.run(self.crystal)
-            values = (yield from out) if isinstance(out, Generator) else out
-            self.crystal.values.update(values or {})
+            values = ((yield from out) if isinstance(out, Generator) else out) or {}
+            check_values(values)
+            self.crystal.values.update(values)
 
     def record(self, seconds: float) -> Record:
         """What is kept."""

@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from glob import iglob
 from pathlib import Path
@@ -102,6 +102,7 @@ def _entries(sources: Any) -> Iterator[tuple[str, Entry]]:
 
 def _candidate(source: str, entry: Entry, seen: Counter[str]) -> Candidate:
     """The entry, built and checked."""
+    source, entry = _printable(source), replace(entry, id=_printable(entry.id))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # third-party parsers: of no use among thousands of entries
@@ -112,6 +113,11 @@ def _candidate(source: str, entry: Entry, seen: Counter[str]) -> Candidate:
         return Candidate(_key(entry.id, f"unreadable: {message}", seen), entry.id, source, None, message)
     digest = content_digest(atoms)
     return Candidate(_key(entry.id, digest, seen), entry.id, source, bare(atoms), digest=digest)
+
+
+def _printable(name: str) -> str:
+    """A file's name that is no UTF-8, as text that can be kept."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def bare(atoms: Atoms) -> Atoms:

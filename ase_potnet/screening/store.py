@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ase import Atoms
 
 from ase_potnet.file_safety import exclusive_lock
 
+FIXED = ("id", "formula", "n_atoms", "status", "task", "reason", "message", "source", "key")  # columns of every record
 FORMAT = 1
 COMMIT_SECONDS = 1.0  # finished work that a kill can lose
 COMMIT_RECORDS = 500
@@ -223,6 +224,15 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.key, record.id, record.source, record.status, record.task, record.reason, record.message,
         record.formula, record.n_atoms, values, structure, record.seconds, time.time(),
     )  # fmt: skip
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError for values of a task that cannot be kept."""
+    if taken := sorted(set(values) & set(FIXED)):
+        raise ValueError(f"values of a task must not be named {', '.join(taken)}")
+    if others := [name for name in values if not isinstance(name, str)]:
+        raise TypeError(f"names of values must be text, got {others[0]!r}")
+    json.dumps(values, default=_as_json)
 
 
 def _as_json(value: Any) -> Any:

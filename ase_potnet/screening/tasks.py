@@ -241,7 +241,7 @@ def make_tasks(wanted: str | Task | Sequence[str | Task], options: Mapping[str, 
 def _make(text: str, options: Mapping[str, Any]) -> Task:
     name, colon, first = text.partition(":")
     kind = _task_class(name)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
     values = {key.rpartition(".")[2]: value for key, value in options.items() if key.rpartition(".")[0] == name}
     if colon:
         if not fields:

@@ -14,6 +14,7 @@ from ase.geometry import cell_to_cellpar
 from ase.io.cif import read_cif
 
 from ase_potnet.readers.cif import cell_vectors, parse_cif, parse_p1
+from ase_potnet.readers.structure_files import read_structure
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,8 @@ def test_cell_vectors() -> None:
         cell_vectors(1, 1, 1, 60, 60, 150)
     with pytest.raises(ValueError, match="cell angles"):
         cell_vectors(1, 1, 1, 180, 60, 60)
+
+
+def test_other_encodings_of_comments(texts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "old.cif").write_bytes(("# Müller, 4.2 Å\n" + texts[0]).encode("latin-1"))
+    assert read_structure(tmp_path / "old.cif") == parse_cif(texts[0])

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from ase.build import bulk
+from ase.io import write
+
 from ase_potnet.readers.extxyz import extxyz_entries
+from ase_potnet.readers.structure_files import read_structure
 
 
 def test_deuterium_is_hydrogen(tmp_path: Path) -> None:
@@ -11,3 +16,16 @@ def test_deuterium_is_hydrogen(tmp_path: Path) -> None:
     (tmp_path / "lithium deuteride.xyz").write_text(text)
     (entry,) = extxyz_entries(tmp_path / "lithium deuteride.xyz")
     assert entry.build().get_chemical_symbols() == ["Li", "H"]
+
+
+def test_isotopes_in_files_that_ase_parses(tmp_path: Path) -> None:
+    (tmp_path / "water.xyz").write_text("3\n\n O 0 0 0\n D 0.96 0 0\nT 0 0.96 0\n")
+    assert read_structure(tmp_path / "water.xyz").get_chemical_formula() == "H2O"
+    text = "2\nProperties=pos:R:3:species:S:1:tag:S:1\n0 0 0 O D\n0 0 1 H T\n"
+    (tmp_path / "other.xyz").write_text(text)
+    assert read_structure(tmp_path / "other.xyz").arrays["tag"].tolist() == ["D", "T"]
+
+
+def test_the_last_of_several_frames(tmp_path: Path) -> None:
+    write(tmp_path / "path.extxyz", [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)])
+    assert read_structure(tmp_path / "path.extxyz").cell[0, 1] == pytest.approx(1.85)

@@ -133,3 +133,28 @@ def test_disk_full_in_a_run_that_goes_on_later(small: Path, tmp_path: Path) -> N
     )  # fmt: skip
     assert again.stdout.startswith(f"700 crystals: {700 - kept} done, 0 failed")
     assert sorted(r.id for r in records(out)) == sorted(f"many-{n}" for n in range(700))
+
+
+class Plain:
+    """A task without options is a class like any other."""
+
+    name: ClassVar[str] = "plain"
+    columns: ClassVar[dict[str, str]] = {}
+
+    def run(self, crystal: Crystal) -> dict[str, int]:
+        return {"atoms": len(crystal.atoms)}
+
+
+def test_a_task_without_options(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "copper.cif", bulk("Cu", a=3.6))
+    command = ["screen", str(tmp_path / "copper.cif"), "--out", str(tmp_path / "r.db"), "--model", str(small)]
+    command += ["--do", f"{__name__}.Plain", "--device", "cpu", "--export", str(tmp_path / "new" / "r.csv")]
+    (tmp_path / "blocked.json").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--export", str(tmp_path / "blocked.json"), "--export", str(tmp_path / "r.extxyz")])
+    assert end.value.code == 2
+    captured = capsys.readouterr()
+    assert "1 crystals: 1 done" in captured.out
+    assert "blocked.json" in captured.err
+    assert "atoms" in (tmp_path / "new" / "r.csv").read_text()
+    assert (tmp_path / "r.extxyz").is_file()

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read
 
+from ase_potnet.file_safety import replacing
 from ase_potnet.screening import Record, records, screen
 from ase_potnet.screening import export as module
 from ase_potnet.screening.export import export
@@ -62,7 +63,7 @@ def test_parquet(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert (row["status"], row["reason"]) == (record.status, record.reason)
         for name, value in record.values.items():
             assert (json.loads(row[name]) if isinstance(value, list) else row[name]) == value
-        assert all(row[name] is None for name in types.keys() - record.values.keys() - set(module._FIXED))
+        assert all(row[name] is None for name in types.keys() - record.values.keys() - set(module.FIXED))
 
 
 def test_parquet_of_mixed_columns(tmp_path: Path) -> None:
@@ -107,7 +108,21 @@ def test_pymatgen_json(results: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_exported(model: Path, results: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="export: wanted a name"):
         export(results, tmp_path / "r.xls")
-    list(screen(molecule("N2"), "energy", tmp_path / "n2.db", model=model))
-    with pytest.raises(ValueError, match="wants cells, and structure-0 has none"):
-        export(tmp_path / "n2.db", tmp_path / "n2.json")
-    assert not (tmp_path / "n2.json").exists()
+
+
+def test_pymatgen_gets_no_molecules(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    list(screen([("n2", molecule("N2")), ("cu", bulk("Cu"))], "energy", tmp_path / "n2.db", model=model))
+    (entry,) = json.loads(export(tmp_path / "n2.db", tmp_path / "n2.json").read_text())
+    assert entry["entry_id"] == "cu"
+    assert "1 structures left out that have no cell" in capsys.readouterr().err
+
+
+def test_a_failed_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail() -> None:
+        with replacing(tmp_path / "file") as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())

@@ -47,6 +47,10 @@ class Count:
             raise ScreeningFailure("too blue", "the crystal is blue")
         if crystal.id == "exits":
             raise SystemExit(3)
+        if crystal.id == "no JSON":
+            return {"atoms": 1j}
+        if crystal.id == "taken":
+            return {"status": "fine"}
         return {"atoms": len(crystal.atoms)}
 
 
@@ -120,7 +124,7 @@ def test_failures_are_records_and_counts_agree(model: Path, metals: list[Atoms],
     close.positions[1] = close.positions[0] + [0.2, 0, 0]
     nan.positions[0, 0] = np.nan
     (tmp_path / "broken.cif").write_text("data_x\n_cell_length_a 3.0\n")
-    names = ("raises", "hangs", "loops", "gives up", "exits")
+    names = ("raises", "hangs", "loops", "gives up", "exits", "no JSON", "taken")
     crystals: list[Any] = [("heavy", heavy), ("close", close), ("nan", nan), tmp_path / "broken.cif"]
     crystals += [(name, metals[0]) for name in names] + metals[:5]
     start = time.monotonic()
@@ -134,13 +138,13 @@ def test_failures_are_records_and_counts_agree(model: Path, metals: list[Atoms],
     assert reasons == {
         "heavy": "unsupported element", "close": "exploded", "nan": "bad file", "broken": "bad file",
         "raises": "task error", "hangs": "time limit", "loops": "time limit", "gives up": "too blue",
-        "exits": "task error",
+        "exits": "task error", "no JSON": "task error", "taken": "task error",
     }  # fmt: skip
     assert found["raises"].message == "RuntimeError: out of luck"
     assert found["raises"].task == "count"
     assert "energy" in found["raises"].values  # of the task before
     assert sum(tally(tmp_path / "r.db").values()) == len(crystals)
-    assert "9 failed" in str(run.summary)
+    assert "11 failed" in str(run.summary)
 
 
 def test_a_run_goes_on_and_repeats_nothing(model: Path, metals: list[Atoms], tmp_path: Path) -> None:
@@ -226,6 +230,24 @@ def test_hull(model: Path, tmp_path: Path) -> None:
     assert values["formation_energy"] == pytest.approx(values["energy_per_atom"] + 0.4, abs=1e-6)
     assert values["energy_above_hull"] == pytest.approx(values["formation_energy"], abs=1e-6)
     assert found["structure-1"].reason == "no reference"
+
+
+@pytest.mark.parametrize("row", ["O2,abc", "O2,nan", ",-1.0", "nothing"])
+def test_a_hull_reference_is_read_before_the_first_crystal(row: str, tmp_path: Path) -> None:
+    (tmp_path / "reference.csv").write_text(f"formula,energy_per_atom\nMg,-1.5\n{row}\n")
+    with pytest.raises(ValueError, match=r"hull\.reference: "):
+        make_tasks("hull", {"hull.reference": str(tmp_path / "reference.csv")})
+    (tmp_path / "empty.csv").write_text("formula,energy_per_atom\n")
+    with pytest.raises(ValueError, match=r"hull\.reference: .* holds no phase"):
+        make_tasks("hull", {"hull.reference": str(tmp_path / "empty.csv")})
+
+
+def test_properties_of_overlapping_atoms_are_refused() -> None:
+    close = bulk("MgO", "rocksalt", a=4.2)
+    close.positions[1] = close.positions[0] + [0.15, 0, 0]
+    found = list(screen([bulk("MgO", "rocksalt", a=4.2), close], "property:band_gap", device="cpu"))
+    assert [record.reason for record in found] == ["", "exploded"]
+    assert "0.3" in found[1].message
 
 
 def test_phonon_stability(model: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,15 @@ def test_nan_and_flat_cells() -> None:
     messages = [c.message for c in candidates([nan, flat])]
     assert "not finite" in messages[0]
     assert "volume" in messages[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes")
+def test_names_that_are_not_unicode(tmp_path: Path) -> None:
+    write(tmp_path / "copper.cif", bulk("Cu"))
+    (tmp_path / "copper.cif").rename(tmp_path / os.fsdecode(b"M\xfcller.cif"))
+    (found,) = candidates(tmp_path)
+    assert found.id == r"M\xfcller"
+    assert found.atoms is not None
 
 
 def test_nothing_there(tmp_path: Path) -> None:

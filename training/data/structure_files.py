@@ -13,7 +13,7 @@ from typing import Any
 from ase_potnet.readers.cif_csv import csv_rows
 from ase_potnet.readers.entry import Entry, refuse
 from ase_potnet.readers.extxyz import extxyz_entries
-from ase_potnet.readers.files import Progress, open_text, track
+from ase_potnet.readers.files import Progress, open_text, plain_suffix, stem, track
 from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
 
 from .collect import collect
@@ -95,14 +95,14 @@ def _entries(
     found: set[str] = set()
     for file in track(files, str(folder), total=len(files), progress=progress):
         inside = file.relative_to(folder) if file.is_relative_to(folder) else file
-        name = inside.with_suffix("") if file.suffix.lower() in SUFFIXES else inside
+        name = inside.with_name(stem(file)) if plain_suffix(file) in SUFFIXES else inside
         if file.name in ("POSCAR", "CONTCAR") and inside.parent.name:
             name = inside.parent
-        keys = (name.as_posix(), inside.as_posix(), file.name, file.stem)
+        keys = (name.as_posix(), inside.as_posix(), file.name, file.stem, stem(file))
         row = next((key for key in keys if key in table), None)
         found.update(() if row is None else (row,))
         values = table.get(row, {}) if row is not None else {}
-        if file.suffix.lower() not in (".xyz", ".extxyz"):
+        if plain_suffix(file) not in (".xyz", ".extxyz"):
             yield Entry(name.as_posix(), values, partial(read_structure, file))
             continue
         try:

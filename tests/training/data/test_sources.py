@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import json
@@ -297,6 +298,20 @@ def test_targets_csv(folder: Path) -> None:
         load(folder)
     with pytest.raises(ValueError, match="targets_csv: no file"):
         load({"path": folder, "targets_csv": folder / "absent.csv"})
+
+
+def test_compressed_files_have_targets(tmp_path: Path) -> None:
+    write(tmp_path / "A.cif", bulk("Cu"))
+    (tmp_path / "B.cif.gz").write_bytes(gzip.compress((tmp_path / "A.cif").read_bytes()))
+    write(tmp_path / "C.extxyz", bulk("Ag"))
+    (tmp_path / "C.extxyz.bz2").write_bytes(bz2.compress((tmp_path / "C.extxyz").read_bytes()))
+    (tmp_path / "C.extxyz").unlink()
+    (tmp_path / "targets.csv").write_text("id,gap\nA,1\nB,2\nC,3\n")
+    for path in (tmp_path, tmp_path / "?.*"):
+        found = open_dataset(path, progress=False)
+        assert [(record.id, record.targets["gap"]) for record in found] == [("A", 1), ("B", 2), ("C", 3)]
+        assert not found.broken
+    assert len(open_dataset(tmp_path / "B.cif.gz", progress=False)) == 1
 
 
 def test_globs_lists_and_single_files(folder: Path) -> None:
