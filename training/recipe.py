@@ -149,11 +149,12 @@ class DifferencesConfig(TermConfig):
     """Differences of the forces on frames of one cell with the same atoms, such as two displacements of a supercell.
 
     They tell curvatures, and with them phonons, apart from forces that are wrong at rest. The errors of a pair are
-    divided by `scale` (eV/Å) plus the root mean square of the difference.
+    divided by `scale` (eV/Å) plus the root mean square of the difference, to the `power`.
     """
 
     kind: LossKind = "norm"
     scale: float = Field(default=0.05, gt=0)
+    power: float = Field(default=0.5, ge=0, le=1)
 
 
 class LossConfig(Section):
@@ -162,9 +163,10 @@ class LossConfig(Section):
     Properties use kind, delta and target_weights; errors are in units of the targets' standard deviations.
     Energies use the terms: energy per atom (eV), forces (eV/Å), stress (eV/Å^3), and kind_weights by kind of frame.
     With force_scale (eV/Å), the force errors of a frame are divided by force_scale plus the root mean square of its
-    forces: small displacements then count as much as large ones, as phonons want it. With stress_scale (eV/Å^3), energy
-    and stress errors of a frame are divided by one plus the root mean square of its stress over stress_scale, so that
-    strongly compressed cells do not take over. With differences, frames of one cell come in twos.
+    forces, to the force_power: small displacements then count, as phonons want it. A power of 1, relative errors, makes
+    stiff crystals too soft, because what is too large costs more than what is too small. With stress_scale (eV/Å^3),
+    energy and stress errors of a frame are divided by one plus the root mean square of its stress over stress_scale, so
+    that strongly compressed cells do not take over. With differences, frames of one cell come in twos.
     """
 
     kind: LossKind = "huber"
@@ -176,6 +178,7 @@ class LossConfig(Section):
     differences: DifferencesConfig | None = None
     kind_weights: dict[str, float] = {}
     force_scale: float | None = Field(default=None, gt=0)
+    force_power: float = Field(default=0.5, ge=0, le=1)
     stress_scale: float | None = Field(default=None, gt=0)
 
 

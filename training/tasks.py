@@ -214,7 +214,8 @@ class EnergyTask:
         stress_error = None if found.stress is None else found.stress - labels["stress"].to(found.stress)
         force_weight = batch.weight
         if self.loss.force_scale is not None:
-            force_weight = force_weight / (self.loss.force_scale + frame_rms(labels["forces"], batch.atoms))
+            rms = frame_rms(labels["forces"], batch.atoms)
+            force_weight = force_weight / (self.loss.force_scale + rms) ** self.loss.force_power
         add("forces", forces_error, force_weight[batch.atoms.batch])
         add("stress", stress_error, weight, exists=batch.atoms.pbc.all(1)[:, None, None])
         if self.loss.differences is not None:
@@ -250,7 +251,7 @@ def _differences(config: DifferencesConfig, error: Tensor, batch: LabelledBatch,
     rms = _rms(wanted, pair, sizes)
     found = error[other] - error[one]
     known = torch.isfinite(wanted)
-    total, count = masked_loss(config.kind, found, known, (1 / (config.scale + rms))[pair], config.delta)
+    total, count = masked_loss(config.kind, found, known, ((config.scale + rms) ** -config.power)[pair], config.delta)
     return LossTerm("differences", total, count, weight_at(config.weight, progress))
 
 

@@ -279,15 +279,16 @@ def test_kinds_of_frames_are_weighted(energy_recipe: Recipe) -> None:
         assert int(other.count) == int(one.count)
 
 
-def test_force_errors_relative_to_the_forces_of_a_frame(energy_recipe: Recipe) -> None:
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_force_errors_relative_to_the_forces_of_a_frame(energy_recipe: Recipe, power: float) -> None:
     task, model, arrays = energy_parts(energy_recipe, forces={"kind": "l1"})
-    relative = EnergyTask(task.dtype, task.loss.model_copy(update={"force_scale": 0.2}))
+    relative = EnergyTask(task.dtype, task.loss.model_copy(update={"force_scale": 0.2, "force_power": power}))
     for row in (0, 3):
         batch = task.collate(arrays, np.array([row]))
         forces = arrays.values["forces"][arrays.atom_rows(np.array([row]))]
         rms = np.sqrt((forces**2).sum(1).mean())
         plain, scaled = (some.loss_terms(model, batch, 0.0)[1] for some in (task, relative))
-        assert scaled.total.item() == pytest.approx(plain.total.item() / (0.2 + rms), rel=1e-6)
+        assert scaled.total.item() == pytest.approx(plain.total.item() / (0.2 + rms) ** power, rel=1e-6)
         assert int(scaled.count) == int(plain.count)
 
 
@@ -302,7 +303,9 @@ def test_differences_of_the_forces_on_two_frames_of_a_cell(energy_recipe: Recipe
     found = task.predict(model, task.collate(arrays, np.arange(4)).atoms)["forces"].numpy()
     wanted = arrays.values["forces"][other] - arrays.values["forces"][one]
     errors = np.linalg.norm(found[other] - found[one] - wanted, axis=1)
-    assert term.total.item() == pytest.approx(errors.sum() / (0.1 + np.sqrt((wanted**2).sum(1).mean())), rel=1e-6)
+    assert term.total.item() == pytest.approx(
+        errors.sum() / np.sqrt(0.1 + np.sqrt((wanted**2).sum(1).mean())), rel=1e-6
+    )
     assert (int(term.count), term.weight) == (len(one), 3.0)
     assert term.total.requires_grad
     alone = task.loss_terms(model, task.collate(arrays, np.array([0, 3])), 0.0)
