@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,9 @@ from ase_potnet.readers.structures import check
 SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".xsf", ".res", ".gen", ".pdb")
 _VASP = (".vasp", ".poscar")
 _ASE_NAMES = {
-    ".extxyz": "extxyz",
     ".gen": "gen",
     ".pdb": "proteindatabank",
     ".xsf": "xsf",
-    ".xyz": "extxyz",
 }
 
 
@@ -41,8 +40,10 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
         with open_text(path, errors="replace") as stream:
             return parse_cif(stream.read())
     if suffix in (".xyz", ".extxyz") and format is None:
-        *_, last = extxyz_entries(path)
-        return last.build()
+        last = deque(extxyz_entries(path), maxlen=1)  # of perhaps a million frames
+        if not last:
+            raise ValueError("no structure in it")
+        return last[0].build()
     vasp = suffix in _VASP or path.name.upper().startswith(("POSCAR", "CONTCAR"))
     form = format or ("vasp" if vasp else None)
     if path.suffix.lower() in PACKED:

@@ -29,3 +29,6 @@ def test_isotopes_in_files_that_ase_parses(tmp_path: Path) -> None:
 def test_the_last_of_several_frames(tmp_path: Path) -> None:
     write(tmp_path / "path.extxyz", [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)])
     assert read_structure(tmp_path / "path.extxyz").cell[0, 1] == pytest.approx(1.85)
+    (tmp_path / "empty.xyz").write_text("\n")
+    with pytest.raises(ValueError, match="no structure in it"):
+        read_structure(tmp_path / "empty.xyz")
