@@ -37,7 +37,6 @@ class Progress:
     step: optimiser steps
     seconds: of training, all invocations together, by the clock of the recipe
     best_score, best_epoch: of the validation
-    patience_score, patience_epoch: of the validation that was better than all before by the least that counts
     history: a row an epoch, as in log.csv
     stopped: why it ended; None while it goes on
     """
@@ -48,10 +47,16 @@ class Progress:
     seconds: float = 0.0
     best_score: float = math.inf
     best_epoch: int = -1
-    patience_score: float = math.inf
-    patience_epoch: int = -1
     history: list[dict[str, float]] = field(default_factory=list)
     stopped: str | None = None
+
+    def epochs_without_gain(self, least: float) -> int:
+        """Epochs since the score was last better than the best so far by more than the least that counts."""
+        reference, epochs = math.inf, 0
+        for row in self.history:
+            gained = row["score"] < reference - least
+            reference, epochs = (row["score"], 0) if gained else (reference, epochs + 1)
+        return epochs
 
 
 class Training(lightning.LightningModule):
@@ -273,8 +278,6 @@ class Training(lightning.LightningModule):
         if score < progress.best_score or not self.best:
             progress.best_score, progress.best_epoch = score, progress.epoch
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.average.state.items()}
-        if recipe.early_stopping and score < progress.patience_score - recipe.early_stopping.min_delta:
-            progress.patience_score, progress.patience_epoch = score, progress.epoch
         self._tick()
         progress.history.append(self._row(score, metrics))
         if self.trainer.is_global_zero:
@@ -282,7 +285,7 @@ class Training(lightning.LightningModule):
         self.sums = None
         progress.epoch, progress.batch = progress.epoch + 1, 0
         stopping = recipe.early_stopping
-        if stopping and progress.epoch - 1 - progress.patience_epoch >= stopping.patience:
+        if stopping and progress.epochs_without_gain(stopping.min_delta) >= stopping.patience:
             progress.stopped = f"no better for {stopping.patience} epochs"
         elif self._time_is_over():
             progress.stopped = f"the {recipe.optimiser.seconds:g} s of the schedule are over"

@@ -15,7 +15,7 @@ from ase_potnet.pretrained import Target
 
 from .arrays import Floats, StructureArrays
 from .batches import Rows, pairs_in
-from .evaluation import predict_arrays, predict_energies, predict_properties
+from .evaluation import predict_arrays, predict_energies, predict_energies_alone, predict_properties
 from .losses import LossTerm, masked_loss
 from .metrics import Metrics, element_references, energy_metrics, fit_element_shifts, property_metrics
 from .recipe import DifferencesConfig, LossConfig, Recipe, TermConfig
@@ -271,12 +271,7 @@ def shift_references(model: nn.Module, arrays: StructureArrays, dtype: torch.dty
 
     The shift is that of least squares, of one value per element; elements that always come in the same ratio share it.
     """
-    from ase_potnet.models.derivatives import differentiate
-
-    def energies(model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:
-        return {"energy": differentiate(model, atoms, forces=False, stress=False).energy}
-
-    predicted = predict_arrays(energies, model, arrays, dtype=dtype)["energy"]
+    predicted = predict_arrays(predict_energies_alone, model, arrays, dtype=dtype)["energy"]
     network: Any = model
     shifts = fit_element_shifts(predicted, arrays)[: len(network.references)]
     present = arrays.composition().max(axis=0)[: len(shifts)] > 0

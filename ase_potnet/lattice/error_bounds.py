@@ -26,7 +26,7 @@ def check_tolerance(tolerance: float) -> float:
     return value
 
 
-def zero_modes(plan: Plan, decomposition: Decomposition) -> Array:
+def zero_mode_bounds(plan: Plan, decomposition: Decomposition) -> Array:
     """Bounds on the k = 0 terms of the split primitives, factor pi^(d/2)/V left out. Reduced units. (n_split, S)
 
     Of a power law 1/|p - d/2| <= 2; of a screened potential E_q(x) <= Gamma(q) x^-q with q = d/2 - p, x = alpha^2/4.
@@ -34,9 +34,11 @@ def zero_modes(plan: Plan, decomposition: Decomposition) -> Array:
     constants = constants_of(decomposition)
     rows = []
     for p, alpha in zip(constants.p[plan.split, 0], constants.alpha[plan.split, 0], strict=True):
-        q = max(0.5 * plan.d - p, 0.5)
-        reduced = plan.scale if alpha == 0 else 0.5 * alpha / plan.scale
-        rows.append(2.0 * np.ones_like(reduced) if alpha == 0 else math.gamma(q) * reduced ** (-2 * q))
+        if alpha == 0:
+            rows.append(np.full_like(plan.scale, 2.0))
+        else:
+            q = max(0.5 * plan.d - p, 0.5)
+            rows.append(math.gamma(q) * (0.5 * alpha / plan.scale) ** (-2 * q))
     return np.stack(rows)
 
 
@@ -46,7 +48,7 @@ def rounding_error(plan: Plan, decomposition: Decomposition, dtype: torch.dtype)
     if not split:
         return np.zeros(len(plan.index))
     own = constants_of(decomposition).own[split]  # (n_split, 1)
-    zero = math.pi ** (0.5 * plan.d) / plan.volume * zero_modes(plan, decomposition)
+    zero = math.pi ** (0.5 * plan.d) / plan.volume * zero_mode_bounds(plan, decomposition)
     largest: Array = (prefactors(plan, decomposition)[split] * (own + zero)).max(axis=0)
     return 4 * epsilon * largest
 

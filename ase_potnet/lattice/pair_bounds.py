@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ase_potnet.lattice.bounds import lattice_tail
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
-from ase_potnet.lattice.error_bounds import zero_modes
+from ase_potnet.lattice.error_bounds import zero_mode_bounds
 from ase_potnet.lattice.pair_vectors import pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier
 from ase_potnet.lattice.plan import Plan, Ragged, lattice_images, mixture_tails, prefactors, wave_vectors
@@ -93,7 +93,7 @@ def _wave_terms(plan: Plan, decomposition: Decomposition) -> tuple[Array, Array]
     beyond = wave_vectors(plan.basis, dual, plan.wave_cutoff, outer)
     tails = mixture_tails(plan, decomposition)
     rows = len(plan.split)
-    zero = zero_modes(plan, decomposition)
+    zero = zero_mode_bounds(plan, decomposition)
     further = tails.bound(np.concatenate([np.broadcast_to(outer, (rows, len(outer)))] * 2))[rows:]
     for row, k in enumerate(plan.split):
         primitive = decomposition.primitives[k]

@@ -235,6 +235,16 @@ def _too_close(batch: AtomsBatch, edges: Edges) -> np.ndarray[Any, Any]:
     return close
 
 
+def _without(
+    structures: Sequence[Any], close: np.ndarray[Any, Any], evaluate: Callable[[list[Any]], list[Any]]
+) -> list[Any]:
+    """The others of a batch, where some structures have atoms that nearly coincide."""
+    rest = [s for s, bad in zip(structures, close, strict=True) if not bad]
+    answers = iter(evaluate(rest) if rest else [])
+    message = f"atoms nearer to one another than {CLOSEST} Å"
+    return [ScreeningFailure(EXPLODED, message) if bad else next(answers) for bad in close]
+
+
 def _finite(result: Result) -> Result | ScreeningFailure:
     """The result, unless it holds NaN or infinity."""
     arrays = (np.float64(result.energy), result.forces, result.stress)
@@ -258,13 +268,3 @@ def clock() -> float:
 def as_tuple(atoms: Atoms) -> tuple[Any, Any, Any, Any]:
     """Numbers, positions, cell and periodicity: what an evaluator wants, without a copy."""
     return atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
-
-
-def _without(
-    structures: Sequence[Any], close: np.ndarray[Any, Any], evaluate: Callable[[list[Any]], list[Any]]
-) -> list[Any]:
-    """The others of a batch, where some structures have atoms that nearly coincide."""
-    rest = [s for s, bad in zip(structures, close, strict=True) if not bad]
-    answers = iter(evaluate(rest) if rest else [])
-    message = f"atoms nearer to one another than {CLOSEST} Å"
-    return [ScreeningFailure(EXPLODED, message) if bad else next(answers) for bad in close]

@@ -25,7 +25,7 @@ from ase_potnet.readers.extxyz import extxyz_entries
 from ase_potnet.readers.files import iter_json, open_text, plain_suffix, stem
 from ase_potnet.readers.jarvis import jarvis_atoms
 from ase_potnet.readers.mp_summary import pymatgen_atoms
-from ase_potnet.readers.structure_files import SUFFIXES, read_structure
+from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
 from ase_potnet.readers.structures import check
 
 SEVERAL = (".xyz", ".extxyz")
@@ -205,7 +205,7 @@ def _is_source(path: Path) -> bool:
     """Whether a file in a folder is one of structures, by its name."""
     if any(part.startswith(".") or part.endswith(".shards") for part in path.parts):
         return False
-    return plain_suffix(path) in (*SUFFIXES, *COLLECTIONS) or path.name.upper().startswith(("POSCAR", "CONTCAR"))
+    return is_structure_file(path) or plain_suffix(path) in COLLECTIONS
 
 
 def _is_table(file: Path) -> bool:
