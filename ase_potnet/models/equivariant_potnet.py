@@ -33,7 +33,10 @@ class EquivariantPotNetConfig:
     fields: whether the gradients of the potentials are features, too
     alpha: inverse length of the Pauli potential, 1/Å
     tolerance: absolute error of the lattice sums; None: 1e-5 in float32, 1e-11 in float64
-    unbounded: the form of older weights, which metals under pressure can make collapse (see ``SitePotentials``)
+    absolute: the form of older weights, whose network sees the Coulomb potential and not its differences between
+        neighbours; always so with neutral="mean", whose distant ions have no neighbours
+    unbounded: the form of still older weights, absolute, too, which metals under pressure can make collapse (see
+        ``SitePotentials``)
     """
 
     cutoff: float = 5.0
@@ -46,6 +49,7 @@ class EquivariantPotNetConfig:
     fields: bool = False
     alpha: float = 3.0
     tolerance: float | None = None
+    absolute: bool = False
     unbounded: bool = False
 
     def __post_init__(self) -> None:
@@ -128,7 +132,7 @@ class EquivariantPotNet(nn.Module):
         self,
         atoms: AtomsBatch,
         places: Places,
-        site_potentials: Callable[[Tensor, AtomsBatch], CompletePotentials] | None = None,
+        site_potentials: Callable[[Tensor, AtomsBatch, Environment | None], CompletePotentials] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The same with known neighbours of known elements; the complete potentials in another way if given."""
         environment = self.environment(places.vectors(atoms), places.senders)
@@ -136,7 +140,8 @@ class EquivariantPotNet(nn.Module):
         energies, complete = self.readouts[0](scalars) * environment.bonded, None
         if self.config.n_sources:
             sources = self.neutral(self.sources(scalars, environment), atoms)
-            complete = (site_potentials or self.site_potentials)(sources, atoms)
+            relative = self.config.neutral == "flow" and not self.config.absolute
+            complete = (site_potentials or self.site_potentials)(sources, atoms, environment if relative else None)
             energies = energies + complete.energies
         for layer, readout in zip(self.layers[1:], self.readouts[1:], strict=True):
             scalars, higher = layer(scalars, higher, environment, complete)

@@ -84,7 +84,8 @@ class Environment:
     radial: (T, K, n_radial)
     harmonics: (T, K, n_lm) of the direction to the neighbour
     products: (T, K, sum of (2l+1) n_radial[l]) of harmonics and radial functions
-    bonded: (T,) from 0 for an atom without neighbours to nearly 1
+    weights: (T, K) of the neighbours, smooth at the cut-off
+    bonded: (T,) their sum, from 0 for an atom without neighbours to nearly 1
     """
 
     senders: Tensor
@@ -92,6 +93,7 @@ class Environment:
     radial: Tensor
     harmonics: Tensor
     products: Tensor
+    weights: Tensor
     bonded: Tensor
 
     def at_neighbours(self, features: Tensor) -> Tensor:
@@ -101,6 +103,11 @@ class Environment:
     def sum_over_neighbours(self, messages: Tensor) -> Tensor:
         """sum_j R_n(r_ij) Y_lm(r_ij) m_ij, rows in the order of ``products``. (T, K, M) -> (T, n_products, M)"""
         return self.products.transpose(1, 2) @ messages
+
+    def less_neighbours(self, values: Tensor) -> Tensor:
+        """Values less those of the neighbours, sum_j w_ij (v_i - v_j): the same if all are shifted. (T, C) -> (T, C)"""
+        of_neighbours = (self.weights[..., None] * self.at_neighbours(values)).sum(1)
+        return self.bonded[:, None] * values - of_neighbours
 
 
 class LocalEnvironment(nn.Module):
@@ -126,9 +133,8 @@ class LocalEnvironment(nn.Module):
         harmonics = self.harmonics(vectors / distances[..., None])
         radial, smooth = self.radial(distances)
         products = self._products(harmonics, radial)
-        n_neighbours = smooth.sum(1)
-        bonded = n_neighbours / (n_neighbours + 0.3)
-        return Environment(senders, distances, radial, harmonics, products, bonded)
+        weights = smooth / (smooth.sum(1, keepdim=True) + 0.3)
+        return Environment(senders, distances, radial, harmonics, products, weights, weights.sum(1))
 
     def _products(self, harmonics: Tensor, radial: Tensor) -> Tensor:
         """(T, K, n_lm), (T, K, n_radial) -> (T, K, n_products)"""

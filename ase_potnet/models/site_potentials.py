@@ -21,9 +21,6 @@ class Sources(nn.Module):
     neutral="flow": charges flow along local edges, q_i = sum_j w(r_ij) (a_j - a_i), so that they sum to zero over every
     fragment, however far from others, and vanish for an isolated atom. neutral="mean": charges are functions of
     the atom; the model takes their mean over the structure off. Ions far apart keep theirs.
-
-    What the network makes of the Coulomb potential depends on its absolute value. A layer with a net dipole shifts it
-    beyond itself at any distance, so the energies of a polar slab and of what is far above it do not quite add up.
     """
 
     def __init__(self, width: int, n_radial: int, n_sources: int, neutral: str, unbounded: bool = False) -> None:
@@ -82,8 +79,10 @@ class SitePotentials(nn.Module):
         self.register_buffer("is_london", torch.tensor([False, True, False]), persistent=False)
         self.strength = nn.Parameter(torch.tensor([0.0, 0.01, 0.01]).repeat(n_sources, 1))
 
-    def forward(self, sources: Tensor, atoms: AtomsBatch) -> CompletePotentials:
-        """sources: (T, Q, 3)"""
+    def forward(
+        self, sources: Tensor, atoms: AtomsBatch, environment: Environment | None = None
+    ) -> CompletePotentials:
+        """sources: (T, Q, 3). environment: see ``of_sums``"""
         found = site_sums(
             sources.reshape(len(sources), -1),
             atoms.positions,
@@ -95,10 +94,17 @@ class SitePotentials(nn.Module):
             batch=atoms.batch,
         )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
         sums, fields = found if isinstance(found, tuple) else (found, None)
-        return self.of_sums(sources, _own(sums, sources), None if fields is None else _own(fields, sources))
+        of_sources = None if fields is None else _own(fields, sources)
+        return self.of_sums(sources, _own(sums, sources), of_sources, environment)
 
-    def of_sums(self, sources: Tensor, sums: Tensor, fields: Tensor | None = None) -> CompletePotentials:
-        """The same from sources (T, Q, 3), their own sums (T, Q, 3) and fields (T, 3, Q, 3)."""
+    def of_sums(
+        self, sources: Tensor, sums: Tensor, fields: Tensor | None = None, environment: Environment | None = None
+    ) -> CompletePotentials:
+        """The same from sources (T, Q, 3), their own sums (T, Q, 3) and fields (T, 3, Q, 3).
+
+        environment: if given, an atom sees the difference of its Coulomb potential to those of its neighbours, not the
+        potential itself, which a layer with a net dipole shifts beyond itself at any distance.
+        """
         scale = self.get_buffer("scale").to(sources)
         potentials = sums * scale
         if fields is not None:
@@ -106,7 +112,11 @@ class SitePotentials(nn.Module):
         if self.unbounded:
             energies = 0.5 * (self.strength * sources * potentials).sum((1, 2))
             return CompletePotentials(potentials.flatten(1), fields, energies)
-        seen = bounded(potentials)
+        differences = potentials
+        if environment is not None:
+            coulomb = environment.less_neighbours(potentials[..., 0])
+            differences = torch.cat((coulomb[..., None], potentials[..., 1:]), dim=2)
+        seen = bounded(differences)
         coulomb, london, pauli = self.strength.unbind(1)
         strengths = torch.stack((coulomb, -london.abs(), pauli.abs()), dim=1)
         energies = 0.5 * (strengths * sources * torch.where(self.is_london, seen, potentials)).sum((1, 2))

@@ -208,6 +208,21 @@ def test_far_fragments_add_up() -> None:
     assert rest[1] < 0.3 * rest[0]
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_far_molecule_does_not_feel_the_potential_of_a_polar_slab(absolute: bool) -> None:
+    """A layer with a net dipole shifts the potential beyond itself at any distance."""
+    model = make_model({"absolute": absolute})
+    slab = fcc111("Cu", (2, 2, 2), a=3.6)
+    slab += Atoms("O", positions=[slab.positions[-1] + [0, 0, 1.2]])
+    slab.cell[2] = 0
+    slab.pbc = (True, True, False)
+    water = Atoms("OH2", molecule("H2O").positions, cell=slab.cell, pbc=slab.pbc)
+    far = water.copy()
+    far.positions[:, 2] += 300.0
+    rest = energy(model, slab + far) - energy(model, slab) - energy(model, water)
+    assert (abs(rest) > 1e-6) == absolute
+
+
 def test_no_step_when_an_atom_crosses_the_cutoff(model: EquivariantPotNet) -> None:
     """Energy, force and curvature have no step, sampled every 1e-4 Å: a step in the n-th derivative would show as
     h^n times itself in every higher difference."""
