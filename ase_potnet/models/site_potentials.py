@@ -79,9 +79,7 @@ class SitePotentials(nn.Module):
         self.register_buffer("is_london", torch.tensor([False, True, False]), persistent=False)
         self.strength = nn.Parameter(torch.tensor([0.0, 0.01, 0.01]).repeat(n_sources, 1))
 
-    def forward(
-        self, sources: Tensor, atoms: AtomsBatch, environment: Environment | None = None
-    ) -> CompletePotentials:
+    def forward(self, sources: Tensor, atoms: AtomsBatch, environment: Environment | None = None) -> CompletePotentials:
         """sources: (T, Q, 3). environment: see ``of_sums``"""
         found = site_sums(
             sources.reshape(len(sources), -1),
