@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -122,7 +123,12 @@ def test_evaluate_leaves_out_targets_that_the_data_do_not_have(
     gaps = {entry["jid"]: entry["optb88vdw_bandgap"] for entry in json.loads(JARVIS.read_text())}
     assert all(float(row["target"]) == pytest.approx(gaps[row["id"]]) for row in rows)
     assert run(*args, "--target", "magnetisation=spin") == 2
-    assert "error: data: no field spin; there are" in capsys.readouterr().err
+    assert "error: data: no field spin (for magnetisation); there are" in capsys.readouterr().err
+    mp = str(SAMPLES / "mp_summary_sample.json")  # its fields have the names of the packaged targets, not JARVIS's
+    assert run("evaluate", "-m", "jarvis", "-d", mp) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"formation_energy_per_atom .* eV/atom\n", table)
+    assert re.search(r"band_gap .* eV\n", table)
 
 
 def test_evaluate_takes_a_part_and_another_name(

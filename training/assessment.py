@@ -18,7 +18,7 @@ from ase_potnet.readers.files import track
 from .arrays import StructureArrays
 from .data import Dataset, Split, open_dataset
 from .evaluation import model_dtype, predict_arrays, predict_energies, predict_properties
-from .metrics import Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
+from .metrics import UNITS, Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
 from .pictures import element_picture
 from .reporting import draw_parity, write_predictions
 from .sources import to_arrays
@@ -29,6 +29,7 @@ class Assessment:
     """Errors of a model on a data set.
 
     metrics: by quantity
+    units: of MAE, RMSE and largest error, by quantity
     by_element: of an energy model, errors of forces and energies by chemical symbol
     n_structures: that were predicted
     notes: what was left out, or fitted
@@ -36,6 +37,7 @@ class Assessment:
     """
 
     metrics: Metrics
+    units: Mapping[str, str]
     by_element: Metrics
     n_structures: int
     notes: tuple[str, ...]
@@ -64,7 +66,8 @@ def assess(
         data, kind, limit: as for `open_dataset`.
         output: folder for metrics.json, CSV files id,target,prediction, parity.png (by kind of frame) and, of an energy
             model, elements.png; None writes nothing.
-        fields: target of the model to its name in the data, where that is not the name in the training data.
+        fields: target of the model to its name in the data, where that is neither the name in the training data nor
+            the target's own.
         split, part: take only the ids of one part ("train", "val", "test"; None: "test") of this split file.
         fit_shifts: of an energy model: first shift its energies by one value per element, fitted to these data, to
             compare levels of theory with different references.
@@ -96,16 +99,18 @@ def assess(
         names = [target.name for target in info.targets]
         predictions["targets"] = predictions["targets"][:, [names.index(target.name) for target in targets]]
         metrics = property_metrics(targets, predictions["targets"], arrays.values["targets"])
+        units = {target.name: target.unit for target in targets}
     else:
         if fit_shifts:
             shifts = fit_element_shifts(predictions["energy"], arrays)
             predictions["energy"] = predictions["energy"] + arrays.composition() @ shifts
             notes.append("energies after a shift per element, fitted to these data")
         metrics, by_element = energy_metrics(predictions, arrays), errors_by_element(predictions, arrays)
+        units = {name: UNITS[name.partition("/")[0]] for name in metrics}
     files = (
         () if output is None else _write(Path(output), info, targets, predictions, arrays, metrics, by_element, notes)
     )
-    return Assessment(metrics, by_element, len(arrays), tuple(notes), files)
+    return Assessment(metrics, units, by_element, len(arrays), tuple(notes), files)
 
 
 def data_targets(info: ModelInfo, fields: Mapping[str, str]) -> tuple[Target, ...]:
@@ -113,7 +118,9 @@ def data_targets(info: ModelInfo, fields: Mapping[str, str]) -> tuple[Target, ..
     names = [target.name for target in info.targets]
     for name in fields:
         if name not in names:
-            raise ValueError(f"fields: the model {info.name} has no target {name!r}; it has {', '.join(names)}")
+            raise ValueError(
+                f"fields (--target): the model {info.name} has no target {name!r}; it has {', '.join(names)}"
+            )
     return tuple(replace(target, field=fields.get(target.name, target.source)) for target in info.targets)
 
 
@@ -122,12 +129,19 @@ def _present(
 ) -> tuple[tuple[Target, ...], list[Target]]:
     """The targets that the data have, and the others. Raises ValueError where one was asked for, or none is there."""
     there = {name for record in dataset for name in record.targets}
+    targets = tuple(
+        replace(target, field=target.name)
+        if target.name in there and target.source not in there and target.name not in fields
+        else target
+        for target in targets
+    )
     absent = [target for target in targets if target.source not in there]
     wanted = absent if len(absent) == len(targets) else [target for target in absent if target.name in fields]
     if wanted:
         raise ValueError(
-            f"data: no field {', '.join(target.source for target in wanted)}; "
-            f"there are {', '.join(sorted(there)) or 'none with numbers'} (--target name=field names another)"
+            f"data: no field {', '.join(f'{target.source} (for {target.name})' for target in wanted)}; "
+            f"there are {', '.join(sorted(there)) or 'none with numbers'} "
+            f"(--target {wanted[0].name}=FIELD names another)"
         )
     return tuple(target for target in targets if target not in absent), absent
 

@@ -12,6 +12,7 @@ from ase_potnet.pretrained import Target
 from .arrays import Floats, StructureArrays
 
 Metrics = dict[str, dict[str, float]]  # quantity, then measure
+UNITS = {"energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}  # of an interatomic potential
 
 
 def error_measures(predicted: Floats, wanted: Floats) -> dict[str, float]:

@@ -11,11 +11,12 @@ def assessment_table(result: Assessment) -> str:
     """Errors by quantity, then by element where there are any, and what was written."""
     lines = [f"{result.n_structures:,} structures", *result.notes]
     width = max([8, *(len(name) for name in result.metrics)])
-    lines.append(f"{'':{width}}" + "".join(f"{name.upper():>12}" for name in _MEASURES))
+    lines.append(f"{'':{width}}" + "".join(f"{name.upper():>12}" for name in _MEASURES) + "  unit")
     for quantity, measures in result.metrics.items():
         cells = (f"{measures[name]:>12.5g}" if name in measures else f"{'-':>12}" for name in _MEASURES)
         lost = measures.get("not_finite", 0)
-        lines.append(f"{quantity:{width}}" + "".join(cells) + (f"  {lost:.0f} predictions not finite" if lost else ""))
+        line = f"{quantity:{width}}" + "".join(cells) + f"  {result.units[quantity]}"
+        lines.append(line + (f"  {lost:.0f} predictions not finite" if lost else ""))
     if result.by_element:
         lines += ["", f"{'element':8}{'atoms':>10}{'force MAE':>12}{'energy MAE':>12}  (eV/Å, eV/atom)"]
         for symbol, measures in sorted(result.by_element.items(), key=lambda item: -item[1].get("forces_count", 0)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from ase import Atoms
 from torch import nn
 
 from ase_potnet.integrations.harmonic import (
+    PhononWarning,
     Progress,
     check_options,
     check_temperatures,
@@ -102,7 +104,8 @@ def quasi_harmonic(
         others: as of ``phonons``.
 
     Returns:
-        phonopy's ``QHAResult``, in eV, Å, K and GPa, of the primitive cell.
+        phonopy's ``QHAResult``, in eV, Å and K (bulk moduli in eV/Å³), of the primitive cell. A ``PhononWarning`` says
+        from which temperature on the equilibrium volume lies outside the volumes: results there are extrapolated.
 
     Raises:
         ValueError: naming the argument.
@@ -124,8 +127,26 @@ def quasi_harmonic(
         symprec=symprec, device=device, progress=progress,
     )  # fmt: skip
     runs_of, energies = [ph for ph, _ in runs], [energy for _, energy in runs]
-    with quiet_meshes():
-        return run_qha(runs_of, chosen, energies, mesh=mesh, pressure=pressure, eos=eos, exclude_gamma_acoustic=True)
+    with quiet_meshes(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Lattice parameters are extrapolated")  # the warning below says where
+        result = run_qha(runs_of, chosen, energies, mesh=mesh, pressure=pressure, eos=eos, exclude_gamma_acoustic=True)
+    _warn_of_extrapolation(result, [ph.primitive.volume for ph in runs_of])
+    return result
+
+
+def _warn_of_extrapolation(result: QHAResult, volumes: Sequence[float]) -> None:
+    """Warn where the crystal expands or shrinks beyond the volumes (Å³)."""
+    found = np.asarray(result.equilibrium_volumes)
+    outside = np.flatnonzero((found < min(volumes)) | (found > max(volumes)))
+    if len(outside):
+        first = outside[0]
+        warnings.warn(
+            f"equilibrium volume outside the volumes from {result.temperatures[first]:g} K on ({found[first]:.2f} Å³; "
+            f"{min(volumes):.2f} to {max(volumes):.2f} Å³ were computed): results there are extrapolated; pass other "
+            "volumes or lower temperatures",
+            PhononWarning,
+            stacklevel=3,
+        )
 
 
 def _at_volumes(

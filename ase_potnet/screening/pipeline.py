@@ -61,7 +61,7 @@ class _Run:
             task="" if failure is None else self.task,
             reason="" if failure is None else failure.reason,
             message="" if failure is None else failure.message[:MESSAGE_LENGTH],
-            formula=crystal.atoms.get_chemical_formula(mode="hill"),
+            formula=crystal.atoms.get_chemical_formula(mode="metal"),
             n_atoms=len(crystal.atoms),
             values=crystal.values,
             atoms=crystal.atoms,
@@ -98,7 +98,7 @@ def failed(candidate: Candidate, failure: ScreeningFailure, task: str = "") -> R
     atoms = candidate.atoms
     return Record(
         candidate.key, candidate.id, candidate.source, FAILED, task, failure.reason, failure.message[:MESSAGE_LENGTH],
-        formula="" if atoms is None else atoms.get_chemical_formula(mode="hill"),
+        formula="" if atoms is None else atoms.get_chemical_formula(mode="metal"),
         n_atoms=0 if atoms is None else len(atoms), atoms=atoms,
     )  # fmt: skip
 

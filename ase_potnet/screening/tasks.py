@@ -101,7 +101,7 @@ def describe(atoms: Atoms, result: Result) -> dict[str, Any]:
     n = len(atoms)
     values: dict[str, Any] = {"energy": result.energy, "energy_per_atom": result.energy / n}
     if atoms.pbc.all():
-        values["volume_per_atom"] = atoms.get_volume() / n
+        values["volume_per_atom"] = float(atoms.get_volume()) / n
     if result.forces is not None:
         values["largest_force"] = float(np.linalg.norm(result.forces, axis=1).max())
     if result.stress is not None:
@@ -150,7 +150,7 @@ class Relax:
         values = describe(found.atoms, found.result)
         values |= {"relax_steps": found.steps, "relax_force": found.force}
         if before.pbc.all():
-            values["volume_change"] = found.atoms.get_volume() / before.get_volume() - 1
+            values["volume_change"] = float(found.atoms.get_volume() / before.get_volume()) - 1
         if not found.converged:
             crystal.values.update(values)
             raise ScreeningFailure(NOT_CONVERGED, f"{found.force:.3g} eV/Å left after {found.steps} steps")

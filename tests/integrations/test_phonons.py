@@ -236,6 +236,14 @@ def test_quasi_harmonic_crystal_expands() -> None:
     assert (result.thermal_expansion[3:] > 0).all()
 
 
+def test_crystal_that_expands_beyond_the_volumes_is_warned_of() -> None:
+    with pytest.warns(PhononWarning, match=r"equilibrium volume outside the volumes from \d+ K on"):
+        quasi_harmonic(
+            bulk("Ar", "fcc", a=LATTICE), lennard_jones.model(), volumes=(0.98, 0.985, 0.99, 0.995, 1.0),
+            temperatures=np.arange(0, 91, 30), supercell=9.0, mesh=15.0,
+        )  # fmt: skip
+
+
 def test_progress_is_told() -> None:
     seen: list[tuple[str, float]] = []
     phonons(bulk("Ar", "fcc", a=LATTICE), lennard_jones.model(), progress=lambda *now: seen.append(now), **QUICK)

@@ -150,8 +150,9 @@ def group_split(
     for part, size in (("train", 1), ("val", n_val), ("test", n_test)):
         if size and not parts[part]:
             raise ValueError(
-                f"dataset: its {len(names)} groups are too few or too large to fill the {part} part; "
-                "a seeded split would part groups, too"
+                f"dataset: its {len(names)} groups (structures that frames were made from) are too few or too large to "
+                f"fill the {part} part; take more of them, or a seeded split (data.split.kind=seeded in a recipe), "
+                "which puts frames of one structure into several parts"
             )
     return Split(**parts)
 
@@ -163,11 +164,12 @@ def formula_group(record: Record) -> str:
 
 
 def _sizes(n: int, fractions: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Numbers of training, validation and test records."""
+    """Numbers of training, validation and test records, one at least of each part that is wanted."""
     if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or sum(fractions) > 1 + 1e-9:
         raise ValueError(f"fractions: wanted three numbers from 0 that sum to 1 at most, got {fractions}")
-    n_train, n_val, n_test = (int(fraction * n) for fraction in fractions)
-    for name, fraction, size in zip(_PARTS, fractions, (n_train, n_val, n_test), strict=True):
-        if fraction > 0 and size == 0:
-            raise ValueError(f"fractions: {fraction} of {n} records leaves none for {name}; give other fractions")
+    n_val, n_test = (max(1, int(fraction * n)) if fraction > 0 else 0 for fraction in fractions[1:])
+    n_train = min(int(fractions[0] * n), n - n_val - n_test)
+    if n_train < 1:
+        wanted = ", ".join(f"{fraction} for {name}" for name, fraction in zip(_PARTS, fractions, strict=True))
+        raise ValueError(f"fractions: {n} records are too few for {wanted} (data.split.fractions in a recipe)")
     return n_train, n_val, n_test

@@ -58,8 +58,11 @@ def test_bad_fractions(fractions: tuple[float, float, float]) -> None:
 
 
 def test_too_few_records() -> None:
-    with pytest.raises(ValueError, match=r"fractions: 0.1 of 9 records leaves none for val"):
-        seeded_split([str(i) for i in range(9)])
+    split = seeded_split([str(i) for i in range(9)])
+    assert (len(split.train), len(split.val), len(split.test)) == (7, 1, 1)
+    assert len(group_split(dataset([None] * 6), fractions=(0.9, 0.1, 0.0)).val) == 1
+    with pytest.raises(ValueError, match=r"fractions: 2 records are too few for 0.8 for train, 0.1 for val"):
+        seeded_split(["a", "b"])
 
 
 def test_group_split() -> None:
