@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ class PotNetCalculator(Calculator):
         **ase_keywords: Any,
     ) -> None:
         _check_keywords(ase_keywords)
-        if not skin >= 0:
+        if not isinstance(skin, Real) or not 0 <= skin < np.inf:
             raise ValueError(f"skin: wanted a length from 0 Å, got {skin!r}")
-        if tolerance is not None and not 0 < tolerance < 1:
+        if tolerance is not None and not (isinstance(tolerance, Real) and 0 < tolerance < 1):
             raise ValueError(f"tolerance: wanted a number between 0 and 1, got {tolerance!r}")
         network: Any = load_potential(model, device=device, dtype=dtype)
         if not hasattr(network, "set_tolerance"):
@@ -86,7 +87,7 @@ class PotNetCalculator(Calculator):
         self._compiled = CompiledStep(network) if compile else None
         self.parameters = Parameters(_identity(model) | settings)
         self._neighbours = NeighbourList(network.config.cutoff, skin)
-        self._last: tuple[Any, AtomsBatch] | None = None
+        self._last: tuple[Any, AtomsBatch, Any] | None = None  # with what was taken off the positions
         self._places: tuple[Edges, Places] | None = None
 
     @torch.inference_mode(mode=False)
@@ -130,15 +131,18 @@ class PotNetCalculator(Calculator):
         """The atoms as tensors; only the positions are read anew where nothing else has changed."""
         key = _all_but_positions(atoms)
         if self._last is not None and self._last[0] == key and np.isfinite(atoms.positions).all():
-            last = self._last[1]
-            positions = torch.from_numpy(atoms.positions.copy()).to(device=self._device, dtype=self._dtype)
+            _, last, origins = self._last
+            positions = torch.from_numpy(atoms.positions - origins).to(device=self._device, dtype=self._dtype)
             return last.moved(positions, last.cell)
         try:
-            batch = batch_structures(atoms, dtype=self._dtype, device=self._device)
+            batch = batch_structures(atoms, device=self._device)
         except ValueError as error:
             raise ValueError(str(error).replace("structures[0]", "atoms")) from error
-        self._last = (key, batch)
-        return batch
+        near = batch.near_origin() if self._dtype == torch.float32 else batch
+        origins = (batch.positions - near.positions).cpu().numpy()
+        near = near.to(dtype=self._dtype)
+        self._last = (key, near, origins)
+        return near
 
     def _find_neighbours(self, batch: AtomsBatch) -> Edges | Places:
         """All neighbours up to the cut-off. Raises ValueError where two atoms nearly coincide."""

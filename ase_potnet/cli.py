@@ -71,6 +71,8 @@ def train(
     """Train a model; run the same command again to go on after an interruption."""
     from ase_potnet.training.recipe import load_recipe, packaged_recipes
 
+    if not recipe and set_:
+        raise ValueError("RECIPE: wanted a YAML file or the name of a packaged recipe before --set")
     if list_ or not recipe:
         typer.echo("\n".join(packaged_recipes()))
         return
@@ -183,13 +185,16 @@ def predict(
 
     check_format(format_)
     if output is not None:
+        from ase_potnet.file_safety import replacing
+
         output.parent.mkdir(parents=True, exist_ok=True)
     rows, name, unit, failures = predict_files(files, property_, model, device=device)
     text = write_rows(rows, name, unit, format_)
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        with replacing(output) as file:
+            file.write(text.encode())
     for failure in failures:
         typer.echo(f"error: {failure}", err=True)
     if failures:
@@ -295,10 +300,10 @@ def models(
     """List the packaged models, or show the card of one."""
     from ase_potnet.pretrained import list_models, model_info
 
-    if name is not None:
-        typer.echo(model_info(name).card)
+    infos = [model_info(known) for known in (list_models() if name is None else [name])]
+    if name is not None and not as_json:
+        typer.echo(infos[0].card)
         return
-    infos = [model_info(known) for known in list_models()]
     if as_json:
         typer.echo(json.dumps([{"name": i.name, "task": i.task, "metadata": i.metadata} for i in infos], indent=2))
         return

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ase_potnet.graph import AtomsBatch, Structure, batch_structures, local_edges
+from ase_potnet.graph import AtomsBatch, Structure, batch_for_prediction, local_edges
 from ase_potnet.graph.atoms_batch import as_many
 from ase_potnet.graph.distances import CLOSEST, refuse_overlaps
 from ase_potnet.pretrained import ModelInfo, list_models, load_model, model_info
@@ -170,12 +170,12 @@ def _size(structure: Any) -> int:
     try:
         return len(structure[0]) if isinstance(structure, tuple) else len(structure)
     except TypeError:
-        return 1  # of another type; batch_structures says so
+        return 1  # of another type, which the batch refuses
 
 
 def checked_batch(chunk: Sequence[Any], dtype: torch.dtype, device: torch.device | str) -> AtomsBatch:
     """The structures as one batch. Raises ValueError where atoms nearly coincide."""
-    atoms = batch_structures(chunk, dtype=dtype, device=device)
+    atoms = batch_for_prediction(chunk, dtype, device)
     edges = local_edges(atoms, CLOSEST)
     refuse_overlaps(edges.vectors(atoms), atoms.numbers, edges)
     return atoms

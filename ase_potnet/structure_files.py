@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from ase import Atoms
 from ase_potnet.prediction import StructureError, model_for, pick_device, predict_batches, target_column
 from ase_potnet.pretrained import ModelInfo, load_model, model_info
 from ase_potnet.readers.entry import reason_of
-from ase_potnet.readers.files import plain_suffix, stem
+from ase_potnet.readers.files import plain_suffix, printable, stem
 from ase_potnet.readers.structure_files import SUFFIXES, checked, is_structure_file, read_checked
 from ase_potnet.screening.sources import COLLECTIONS, SEVERAL, file_entries
 
@@ -54,7 +56,7 @@ def read_structures(files: Iterable[Path], failures: list[str]) -> Iterator[tupl
         try:
             for count, (own_name, build) in enumerate(_frames(file), start=1):
                 name = own_name or (str(file) if count == 1 else f"{file}#{count}")
-                name = f"{file}: {name}" if own_name in taken else name
+                name = printable(f"{file}: {name}" if own_name in taken else name)
                 taken.add(name)
                 try:
                     yield name, checked(build)
@@ -167,13 +169,11 @@ def relax_file(
     Returns:
         what was found, as text, and whether fmax was reached
     """
-    from ase.io import write
-
     from ase_potnet.integrations.relaxation import relax
 
     atoms = read_checked(file)
-    target = output or relaxed_name(file)
-    if not _can_be_written(target):
+    target = output or relaxed_name(file, atoms)
+    if not _can_be_written(target, atoms):
         raise ValueError(f"--output: wanted a name of a format that ASE writes, such as .cif or .extxyz, got {target}")
     if not atoms.pbc.all():
         raise ValueError(f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}")
@@ -181,11 +181,11 @@ def relax_file(
         sys.stderr.write("warning: constraints are left out; the symmetry of the crystal is kept\n")
     target.parent.mkdir(parents=True, exist_ok=True)
     found = relax(atoms, model, cell=cell, fmax=fmax, max_steps=max_steps, device=device)
-    write(target, found.atoms)
+    _write(target, found.atoms)
     return _relaxation_table(atoms, found) + f"written: {target}\n", found.converged
 
 
-def relaxed_name(file: Path) -> Path:
+def relaxed_name(file: Path, atoms: Atoms) -> Path:
     """MgO_relaxed.cif for MgO.cif.gz, POSCAR_relaxed for POSCAR; .extxyz where ASE does not write the format."""
     if plain_suffix(file) in SUFFIXES:
         found = file.with_name(f"{stem(file)}_relaxed{plain_suffix(file)}")
@@ -194,17 +194,31 @@ def relaxed_name(file: Path) -> Path:
     else:
         found = file.with_name(f"{file.stem}_relaxed{file.suffix}")
     names = (found.name, f"{file.stem}_relaxed.extxyz", "relaxed.extxyz")  # the last, as ASE takes any OUTCAR* for one
-    return next(file.with_name(name) for name in names if _can_be_written(file.with_name(name)))
+    return next(file.with_name(name) for name in names if _can_be_written(Path(name), atoms))
 
 
-def _can_be_written(file: Path) -> bool:
-    """Whether ASE writes the format that the name of a file stands for."""
-    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+def _can_be_written(file: Path, atoms: Atoms) -> bool:
+    """Whether ASE writes the atoms in the format that the name of a file stands for; some want more than atoms."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _write(Path(folder) / file.name, atoms)
+        except Exception:  # formats raise anything
+            return False
+    return True
 
+
+def _write(target: Path, atoms: Atoms) -> None:
+    """The atoms in the format that the name stands for; the file is whole or absent."""
+    from ase.io import write
+    from ase.io.formats import filetype
+
+    temporary = target.with_name(f".unfinished_{target.name}")  # the suffix says whether ASE compresses
     try:
-        return bool(ioformats[filetype(str(file), read=False)].can_write)
-    except (UnknownFileTypeError, KeyError):
-        return False
+        write(temporary, atoms, format=filetype(str(target), read=False))
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _relaxation_table(before: Atoms, found: Relaxation) -> str:

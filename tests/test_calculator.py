@@ -124,6 +124,25 @@ def test_implemented_properties_are_never_changed(folder: Path) -> None:
     assert "stress" in before
 
 
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 1, 0), (1, 1, 1)])
+def test_float32_of_atoms_far_from_the_origin(folder: Path, pbc: tuple[int, int, int]) -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.pbc = pbc
+    away = atoms.copy()
+    turns = np.random.default_rng(0).integers(-1000, 1000, (len(atoms), 3)) * atoms.pbc
+    away.positions += turns @ atoms.cell.array + 1e4 * ~atoms.pbc
+    exact = forces_of(PotNetCalculator(folder), atoms)
+    single = PotNetCalculator(folder, dtype="float32")
+    np.testing.assert_allclose(forces_of(single, away), exact, atol=2e-5)
+    away.calc = single
+    away.positions[0, 0] += 1e-3  # the same cell again: only positions are read anew
+    atoms.positions[0, 0] += 1e-3
+    np.testing.assert_allclose(away.get_forces(), forces_of(PotNetCalculator(folder), atoms), atol=2e-5)
+    (found,) = evaluate(away, folder, dtype="float32")
+    np.testing.assert_allclose(found.forces, away.get_forces(), atol=2e-5)
+
+
 @pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 1), (1, 1, 1)])
 def test_any_periodicity(folder: Path, pbc: tuple[int, int, int]) -> None:
     atoms = molecule("H2O", vacuum=4.0)
@@ -214,6 +233,9 @@ def test_tolerance_is_used(folder: Path) -> None:
         ({"dtype": "float16"}, "dtype: wanted 'float64' or 'float32', got 'float16'"),
         ({"device": "toaster"}, "device: wanted"),
         ({"skin": -1.0}, "skin: wanted"),
+        ({"skin": float("inf")}, "skin: wanted"),
+        ({"skin": "a"}, "skin: wanted"),
+        ({"tolerance": "1e-5"}, "tolerance: wanted"),
         ({"tolerance": 0.0}, "tolerance: wanted"),
         ({"model": "nowhere"}, "model: no packaged model"),
         ({"model": torch.nn.Linear(1, 1)}, "model: wanted an interatomic potential, got Linear"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -242,13 +243,49 @@ def test_relax_writes_the_crystal_beside_its_file(tmp_path: Path, capsys: pytest
     ],
 )
 def test_relaxed_names(name: str, relaxed: str) -> None:
-    assert relaxed_name(Path("sub") / name) == Path("sub") / relaxed
+    assert relaxed_name(Path("sub") / name, bulk("MgO", "rocksalt", a=4.2)) == Path("sub") / relaxed
 
 
 def test_relax_names_an_output_that_cannot_be_written_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ase.io.write(tmp_path / "MgO.cif", bulk("MgO", "rocksalt", a=4.1))
     assert run("relax", str(tmp_path / "MgO.cif"), "-o", str(tmp_path / "relaxed.foo")) == 2
     assert "--output: wanted a name of a format that ASE writes" in capsys.readouterr().err
+    assert run("relax", str(tmp_path / "MgO.cif"), "-o", str(tmp_path / "o.pwi")) == 2  # wants pseudopotentials, too
+    assert "--output: wanted a name of a format that ASE writes" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["MgO.cif"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_predictions_of_files_whose_names_are_no_utf8(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "crystals"
+    folder.mkdir()
+    ase.io.write(folder / "MgO.cif", bulk("MgO", "rocksalt", a=4.1))
+    (folder / "MgO.cif").rename(os.fsdecode(os.fsencode(folder) + b"/\xff.cif"))
+    out = tmp_path / "out.csv"
+    assert run("predict", str(folder), "-m", str(trained), "-f", "csv", "-o", str(out)) == 0
+    (row,) = csv.DictReader(out.read_text().splitlines())
+    assert row["structure"].endswith("\\xff.cif")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "-s", "data.path=x"), "RECIPE: wanted a YAML file or the name of a packaged recipe"),
+        (("evaluate", "-m", "default", "-d", "x", "--target", "a=b"), "default is an interatomic potential"),
+        (("evaluate", "-m", "jarvis", "-d", "x", "--fit-shifts"), "fit_shifts: only of energies"),
+        (("screen", "x", "-o", "out.db", "--shard", "0"), "--shard: wanted a positive number of crystals"),
+    ],
+)
+def test_options_that_have_no_meaning_are_refused(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_model_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "default", "--json") == 0
+    assert [model["name"] for model in json.loads(capsys.readouterr().out)] == ["default"]
 
 
 @pytest.mark.parametrize("suffix", [".extxyz.gz", ".res.gz", ".res"])

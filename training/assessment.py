@@ -76,6 +76,10 @@ def assess(
         ValueError: naming what is wrong with model or data.
     """
     info = model_info(model)
+    if info.task != "property" and fields:
+        raise ValueError(f"fields (--target): {info.name} is an interatomic potential and has no targets to rename")
+    if info.task == "property" and fit_shifts:
+        raise ValueError(f"fit_shifts: only of energies, and {info.name} predicts properties")
     targets = data_targets(info, fields or {}) if info.task == "property" else ()
     dataset = open_dataset(data, targets=None if targets else [], kind=kind, limit=limit, progress=progress)
     notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []

@@ -1,6 +1,6 @@
 """Structures to batched tensors on the device: neighbours within a cut-off, nearest neighbours, complete edges."""
 
-from ase_potnet.graph.atoms_batch import AtomsBatch, Structure, batch_structures
+from ase_potnet.graph.atoms_batch import AtomsBatch, Structure, batch_for_prediction, batch_structures
 from ase_potnet.graph.complete import CompleteEdges, complete_edges
 from ase_potnet.graph.graph import Graph, build_graph
 from ase_potnet.graph.nearest import nearest_edges
@@ -15,6 +15,7 @@ __all__ = [
     "Graph",
     "NeighbourList",
     "Structure",
+    "batch_for_prediction",
     "batch_structures",
     "build_graph",
     "complete_edges",

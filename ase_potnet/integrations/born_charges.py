@@ -52,6 +52,9 @@ def check_nac(nac: str | Path | Mapping[str, Any]) -> None:
     if nac.get("method", "gonze") not in _METHODS:
         raise ValueError(f"nac: wanted 'method' as one of {', '.join(_METHODS)}, got {nac['method']!r}")
     _dielectric(nac["dielectric"])
+    for name in ("factor", "G_cutoff", "Lambda"):
+        if nac.get(name) is not None:
+            _finite(name, nac[name])
     born = nac["born"]
     for value in born.values() if isinstance(born, Mapping) else [born]:
         _finite("born", value)

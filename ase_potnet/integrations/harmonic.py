@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from ase_potnet.integrations.born_charges import check_nac, nac_parameters
-from ase_potnet.integrations.potnet_mlp import PotNetMLP, to_atoms, to_phonopy
-from ase_potnet.integrations.relaxation import Relaxation, relax, symmetrised
-from ase_potnet.integrations.supercells import supercell_matrix
+from ase_potnet.integrations.potnet_mlp import PotNetMLP, to_phonopy
+from ase_potnet.integrations.relaxation import Relaxation, check_steps, relax, symmetrised
+from ase_potnet.integrations.supercells import right_handed, supercell_matrix
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
 METHODS = ("finite", "analytic")
 _RESIDUAL_FORCE = 0.1  # eV/Å, without relaxation
+_LONGEST_MESH = 10_000  # Å, or points of an axis
 _SLIGHTLY_IMAGINARY = 0.05  # THz, within what interpolation and rounding leave of acoustic modes
 Progress = Callable[[str, float], None]
 
@@ -70,7 +72,8 @@ def phonons(
     """Phonons of a crystal: relax it, find its force constants, and run what phonopy derives from them.
 
     Args:
-        structure: ASE ``Atoms``, pymatgen ``Structure`` or phonopy cell, periodic in three directions.
+        structure: ASE ``Atoms``, pymatgen ``Structure`` or phonopy cell, periodic in three directions. The first two
+            vectors of a left-handed cell change places.
         model: packaged name, model folder, or loaded model.
         supercell: "auto" (heights of at least 10 Å), another least height in Å, or phonopy's matrix for the given cell.
         relax: relax atoms and cell first, keeping the symmetry; without, the structure is taken as it is, only made
@@ -99,15 +102,16 @@ def phonons(
     """
     if method not in METHODS:
         raise ValueError(f"method: wanted one of {', '.join(METHODS)}, got {method!r}")
-    if not distance > 0:
+    if not (is_finite(distance) and distance > 0):
         raise ValueError(f"distance: wanted a positive length in Å, got {distance!r}")
-    check_options(structure, supercell=supercell, mesh=mesh, temperatures=temperatures, nac=nac)
+    check_options(structure, supercell=supercell, mesh=mesh, temperatures=temperatures, nac=nac, max_steps=max_steps)
+    structure, supercell = right_handed(structure, supercell)
     report = progress or silent
     mlp = PotNetMLP(model, device=device, progress=lambda done, total: report("forces", done / total))
     if relax:
         atoms = relaxed(structure, mlp, fmax=fmax, max_steps=max_steps, symprec=symprec, progress=report)
     else:
-        atoms = symmetrised(to_atoms(structure), symprec)
+        atoms = symmetrised(structure, symprec)
     ph = harmonic(atoms, mlp, supercell=supercell, method=method, distance=distance, nac=nac)
     if not relax:
         _warn_of_forces(mlp, ph)
@@ -123,23 +127,32 @@ def check_options(
     mesh: float | Sequence[int],
     nac: str | Path | Mapping[str, Any] | None,
     temperatures: Sequence[float] | None = None,
+    max_steps: int = 0,
 ) -> None:
     """Raises ValueError, naming the argument, for what would fail after the relaxation."""
-    atoms = to_atoms(structure)
+    check_steps(max_steps)
+    atoms, supercell = right_handed(structure, supercell)
     if len(atoms) * round(abs(np.linalg.det(supercell_matrix(atoms, supercell)))) < 2:
         raise ValueError("supercell: wanted two atoms at least; in a cell of one atom no atom moves against another")
     try:
         values = np.asarray(mesh, dtype=np.float64)
-        right = bool(np.isfinite(values).all() and (values > 0).all())
+        right = bool((values > 0).all() and (values <= _LONGEST_MESH).all())
         right = right and (values.shape == () or (values.shape == (3,) and bool((values == np.rint(values)).all())))
     except (TypeError, ValueError):
         right = False
     if not right:
-        raise ValueError(f"mesh: wanted a positive length in Å or three positive integers, got {mesh!r}")
+        raise ValueError(
+            f"mesh: wanted a positive length in Å or three positive integers, {_LONGEST_MESH:,} at most, got {mesh!r}"
+        )
     if temperatures is not None:
         check_temperatures(temperatures)
     if nac is not None:
         check_nac(nac)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite real number."""
+    return isinstance(value, Real) and bool(np.isfinite(value))
 
 
 def check_temperatures(temperatures: Sequence[float]) -> NDArray[np.float64]:
@@ -167,7 +180,7 @@ def relaxed(
     report = progress or silent
     found: Relaxation = relax(
         structure, mlp.model, cell=cell, fmax=fmax, max_steps=max_steps, symprec=symprec, device=str(mlp.device),
-        progress=lambda step: report("relax", step / max_steps),
+        progress=lambda step: report("relax", step / max(1, max_steps)),
     )  # fmt: skip
     if not found.converged:
         warnings.warn(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ase_potnet.evaluation import Result, evaluate, load_potential
+from ase_potnet.readers.structures import set_isotopes
 
 if TYPE_CHECKING:
     from phonopy.structure.atoms import PhonopyAtoms
@@ -102,7 +103,7 @@ def to_atoms(structure: Any) -> Atoms:
     """
     from ase_potnet.graph import batch_structures
 
-    masses = None
+    masses, species = None, []
     if hasattr(structure, "scaled_positions") and hasattr(structure, "magnetic_moments"):
         masses = structure.masses
         structure = (np.asarray(structure.numbers, dtype=np.int64), structure.positions, structure.cell, True)
@@ -116,7 +117,10 @@ def to_atoms(structure: Any) -> Atoms:
         bare = structure.copy()  # without its calculator
         bare.set_constraint()
         return bare
+    if hasattr(structure, "species"):  # of pymatgen, which knows D and T
+        species = [getattr(one, "element", one).name for one in structure.species]
     atoms = Atoms(batch.numbers.numpy(), positions=batch.positions.numpy(), cell=batch.cell[0].numpy(), pbc=True)
+    set_isotopes(atoms, species)
     if masses is not None:
         atoms.set_masses(masses)
     return atoms

@@ -13,6 +13,7 @@ from ase.units import GPa
 from torch import nn
 
 _LARGEST_STEP = 0.1  # Å
+_LARGEST_SYMPREC = 0.5  # Å; spglib takes atoms for one another beyond, and crashes
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def relax(
         progress: called with the number of steps done.
 
     Raises:
-        ValueError: naming structure, model, cell or fmax.
+        ValueError: naming structure, model, cell, fmax, max_steps or symprec.
     """
     from ase.constraints import FixSymmetry
     from ase.filters import FrechetCellFilter
@@ -67,8 +68,9 @@ def relax(
     from ase_potnet.calculator import PotNetCalculator
     from ase_potnet.integrations.potnet_mlp import to_atoms
 
-    if cell not in (True, False, "shape"):
+    if not isinstance(cell, (bool, str)) or cell not in (True, False, "shape"):
         raise ValueError(f"cell: wanted True, False or 'shape', got {cell!r}")
+    check_steps(max_steps)
     if not fmax > 0:
         raise ValueError(f"fmax: wanted a positive force in eV/Å, got {fmax!r}")
     atoms = symmetrised(to_atoms(structure), symprec)
@@ -90,12 +92,18 @@ def relax(
     )
 
 
+def check_steps(max_steps: int) -> None:
+    """Raises ValueError unless the number of steps is an integer from 0."""
+    if isinstance(max_steps, bool) or not isinstance(max_steps, (int, np.integer)) or max_steps < 0:
+        raise ValueError(f"max_steps: wanted an integer from 0, got {max_steps!r}")
+
+
 def symmetrised(atoms: Atoms, symprec: float) -> Atoms:
     """The crystal with the symmetry that it has to within symprec (Å) made exact. Raises ValueError naming symprec."""
     from ase.spacegroup.symmetrize import refine_symmetry
 
-    if not symprec > 0:
-        raise ValueError(f"symprec: wanted a positive length in Å, got {symprec!r}")
+    if not 0 < symprec <= _LARGEST_SYMPREC:
+        raise ValueError(f"symprec: wanted a length in Å above 0 and up to {_LARGEST_SYMPREC}, got {symprec!r}")
     result = _bare(atoms)
     refine_symmetry(result, symprec=symprec)
     return result

@@ -50,6 +50,23 @@ def supercell_matrix(
     return np.rint(matrix).astype(np.int64)
 
 
+def right_handed(structure: Any, supercell: Any = "auto") -> tuple[Atoms, Any]:
+    """The crystal as Atoms with a right-handed cell, as phonopy wants it, and the supercell in vectors of that cell.
+
+    The first two vectors of a left-handed cell change places; atoms stay where they are.
+    """
+    from ase_potnet.integrations.potnet_mlp import to_atoms
+
+    atoms = to_atoms(structure)
+    if np.linalg.det(atoms.cell.array) > 0:
+        return atoms, supercell
+    swapped = [1, 0, 2]
+    atoms.set_cell(atoms.cell.array[swapped])
+    if not isinstance(supercell, (str, float, np.floating)):
+        supercell = supercell_matrix(atoms, supercell)[swapped][:, swapped]
+    return atoms, supercell
+
+
 def _conventional(atoms: Atoms, symprec: float) -> NDArray[np.int64]:
     """The conventional cell in vectors of the given one; the identity where the given one is larger or has none."""
     from phonopy.structure.symmetry import Symmetry

@@ -17,13 +17,14 @@ from ase_potnet.integrations.harmonic import (
     check_options,
     check_temperatures,
     harmonic,
+    is_finite,
     quiet_meshes,
     relaxed,
     silent,
     warn_of_imaginary_modes,
 )
 from ase_potnet.integrations.potnet_mlp import PotNetMLP
-from ase_potnet.integrations.supercells import supercell_matrix
+from ase_potnet.integrations.supercells import right_handed, supercell_matrix
 
 if TYPE_CHECKING:
     from phonopy import Phonopy, PhonopyGruneisen, QHAResult
@@ -62,7 +63,7 @@ def gruneisen(
     from phonopy import PhonopyGruneisen
     from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
-    check_options(structure, supercell=supercell, mesh=mesh, nac=nac)
+    check_options(structure, supercell=supercell, mesh=mesh, nac=nac, max_steps=max_steps)
     if not 0 < strain < 0.2:
         raise ValueError(f"strain: wanted a part of the volume between 0 and 0.2, got {strain!r}")
     runs = _at_volumes(
@@ -98,7 +99,7 @@ def quasi_harmonic(
 
     Args:
         volumes: in units of the relaxed volume, five at least; atoms and the cell's shape relax at each.
-        temperatures: K, ascending; default 0, 10, ... 1010.
+        temperatures: K, three or more from 0 on, evenly spaced, as phonopy takes differences; default 0, 10, ... 1000.
         pressure: GPa.
         eos: "vinet", "murnaghan" or "birch_murnaghan".
         others: as of ``phonons``.
@@ -112,15 +113,21 @@ def quasi_harmonic(
     """
     from phonopy import run_qha
 
-    if not np.isfinite(volumes).all() or len(np.unique(volumes)) < 5 or min(volumes) <= 0:
+    try:
+        wrong = not np.isfinite(volumes).all() or len(np.unique(volumes)) < 5 or min(volumes) <= 0
+    except TypeError:
+        wrong = True
+    if wrong:
         raise ValueError(f"volumes: wanted five or more different multiples of the relaxed volume, got {volumes!r}")
-    check_options(structure, supercell=supercell, mesh=mesh, nac=nac)
-    chosen = np.arange(0.0, 1011.0, 10.0) if temperatures is None else check_temperatures(temperatures)
-    if len(chosen) < 2 or (np.diff(chosen) <= 0).any():
-        raise ValueError(f"temperatures: wanted two or more in ascending order, got {temperatures!r}")
+    check_options(structure, supercell=supercell, mesh=mesh, nac=nac, max_steps=max_steps)
+    chosen = np.arange(0.0, 1001.0, 10.0) if temperatures is None else check_temperatures(temperatures)
+    steps = np.diff(chosen)
+    if len(chosen) < 3 or chosen[0] != 0 or steps[0] <= 0 or not np.allclose(steps, steps[0]):
+        raise ValueError(f"temperatures: wanted three or more from 0 K on, evenly spaced, got {temperatures!r}")
+    grid = np.append(chosen, chosen[-1] + steps[0])  # phonopy needs one more than it returns
     if eos not in _EQUATIONS:
         raise ValueError(f"eos: wanted one of {', '.join(_EQUATIONS)}, got {eos!r}")
-    if pressure is not None and not (isinstance(pressure, (int, float)) and np.isfinite(pressure)):
+    if pressure is not None and not is_finite(pressure):
         raise ValueError(f"pressure: wanted GPa, got {pressure!r}")
     runs = _at_volumes(
         structure, model, sorted(volumes), supercell=supercell, nac=nac, fmax=fmax, max_steps=max_steps,
@@ -129,7 +136,7 @@ def quasi_harmonic(
     runs_of, energies = [ph for ph, _ in runs], [energy for _, energy in runs]
     with quiet_meshes(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Lattice parameters are extrapolated")  # the warning below says where
-        result = run_qha(runs_of, chosen, energies, mesh=mesh, pressure=pressure, eos=eos, exclude_gamma_acoustic=True)
+        result = run_qha(runs_of, grid, energies, mesh=mesh, pressure=pressure, eos=eos, exclude_gamma_acoustic=True)
     _warn_of_extrapolation(result, [ph.primitive.volume for ph in runs_of])
     return result
 
@@ -166,6 +173,7 @@ def _at_volumes(
     report = progress or silent
     mlp = PotNetMLP(model, device=device)
     options: dict[str, Any] = {"fmax": fmax, "max_steps": max_steps, "symprec": symprec}
+    structure, supercell = right_handed(structure, supercell)
     ground = relaxed(structure, mlp, progress=report, **options)
     matrix = supercell_matrix(ground, supercell)
     result = []

@@ -89,7 +89,7 @@ class _WaveSum(torch.autograd.Function):
             per_wave = (weighted * basis.unsqueeze(1)).sum(2)  # (b, n, 2M); einsum takes five times as long
             torch.add(per_wave[..., :n_waves], per_wave[..., n_waves:], out=grads[2][part])
             of_basis = memory.weight(weighted, weights[part]).sum(1)  # (b, N, 2M)
-            cosine, sine = basis.split(n_waves, dim=2)
+            cosine, sine = basis[..., :n_waves], basis[..., n_waves:]  # there may be no waves
             phase = of_basis[..., n_waves:] * cosine - of_basis[..., :n_waves] * sine  # (b, N, M)
             torch.bmm(phase, waves[part].transpose(1, 2), out=grads[0][part])
             torch.bmm(positions[part].transpose(1, 2), phase, out=grads[1][part])

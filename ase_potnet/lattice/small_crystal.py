@@ -239,7 +239,7 @@ def _add_slopes_of_waves(
     some = grad.index_select(0, crystal.split)
     products = (some + some.transpose(1, 2)) @ basis  # (n_split, N, 2 W)
     of_basis = (products * crystal.weights).sum(0)
-    cosine, sine = basis.split(n_waves, dim=1)
+    cosine, sine = basis[:, :n_waves], basis[:, n_waves:]  # there may be no waves
     phase = of_basis[:, n_waves:] * cosine - of_basis[:, :n_waves] * sine
     of_atoms.addmm_(phase, crystal.waves.T)
     of_weights = 0.5 * (products * basis).sum(1)  # (n_split, 2 W)

@@ -129,7 +129,10 @@ def _parse_any(text: str) -> Atoms:
         return crystal(symbols, cell_vectors(*structure.lattice.parameters), scaled=structure.frac_coords)
     if any(abs(sum(site.values()) - 1) > 1e-3 or len(site) > 1 for site in occupancy.values()):
         raise ValueError("a site is occupied partially")
-    return crystal(atoms.symbols, cell_vectors(*atoms.cell.cellpar()), scaled=atoms.get_scaled_positions(wrap=False))
+    found = crystal(atoms.symbols, cell_vectors(*atoms.cell.cellpar()), scaled=atoms.get_scaled_positions(wrap=False))
+    if atoms.has("masses"):  # of deuterium
+        found.set_masses(atoms.get_masses())
+    return found
 
 
 def cell_vectors(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_potnet.readers.entry import ID_KEYS, Entry, refuse
 from ase_potnet.readers.files import Progress, open_text, stem
+from ase_potnet.readers.structures import set_isotopes
 
 _PAIR = re.compile(r'([^\s="\\{}\[\]]+)=(?:"([^"\\]*)"|([^\s"\\]+))(?:\s+|$)')
 _ISOTOPE = re.compile(r"^\s*[DT](?=\s)")
@@ -85,10 +86,14 @@ def parse_frame(lines: list[str]) -> Atoms:
     atoms = parse_plain_frame(lines)
     if atoms is not None:
         return atoms
+    symbols: list[str] = []
     comment, *rows = (line if line.endswith("\n") else line + "\n" for line in lines)
     if _texts(comment).get("Properties", "species").startswith("species"):
+        symbols = [row.split(maxsplit=1)[0] if row.split() else "" for row in rows]
         rows = [_ISOTOPE.sub("H", row) for row in rows]
-    return next(iter(read_xyz(io.StringIO(f"{len(rows)}\n{comment}{''.join(rows)}"), 0)))
+    found: Atoms = next(iter(read_xyz(io.StringIO(f"{len(rows)}\n{comment}{''.join(rows)}"), 0)))
+    set_isotopes(found, symbols)
+    return found
 
 
 def parse_plain_frame(lines: list[str]) -> Atoms | None:
@@ -111,12 +116,14 @@ def parse_plain_frame(lines: list[str]) -> Atoms | None:
         words = " ".join(lines[1:]).split()
         if len(words) != columns * (len(lines) - 1):
             return None
-        numbers = [_NUMBERS[symbol] for symbol in words[::columns]]
+        symbols = words[::columns]
+        numbers = [_NUMBERS[symbol] for symbol in symbols]
         del words[::columns]
         table = np.array(words, dtype=np.float64).reshape(-1, columns - 1)  # (n_atoms, 3 or 6)
     except (KeyError, ValueError):
         return None
     atoms = Atoms(numbers=numbers, positions=table[:, :3], cell=lattice, pbc=pbc, info=info)
+    set_isotopes(atoms, symbols)
     if columns == 7:
         results["forces"] = table[:, 3:].copy()
     if results:

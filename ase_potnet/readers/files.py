@@ -98,6 +98,11 @@ def _decompressed(raw: IO[bytes], magic: bytes, path: Path) -> IO[bytes]:
     return raw
 
 
+def printable(name: str) -> str:
+    """A file's name that is no UTF-8, as text that can be kept."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def plain_suffix(path: Path) -> str:
     """The suffix in lower case, without that of a compression: '.json' for a.json.zip."""
     suffixes = [suffix.lower() for suffix in path.suffixes]

@@ -17,6 +17,7 @@ FLATTEST_CELL = 1e-6  # volume over the product of the lengths; a cell below thi
 ROWS = 64  # atoms whose distances to all atoms are held in memory at once
 
 _NUMBERS = {**{symbol: number for symbol, number in atomic_numbers.items() if number > 0}, "D": 1, "T": 1}
+_ISOTOPES = {"D": 2.01410177811, "T": 3.01604928199}  # u
 _SYMBOL = re.compile(r"([A-Z][a-z]?)(?:\d*\.?\d*[+-])?")
 
 
@@ -39,6 +40,7 @@ def crystal(
     pbc: bool | Sequence[bool] = True,
 ) -> Atoms:
     """Atoms from element symbols, a cell (3, 3) in Å and scaled coordinates or positions in Å, (n_atoms, 3)."""
+    symbols = list(symbols)
     numbers = [atomic_number(symbol) for symbol in symbols]
     coordinates = np.asarray(positions if scaled is None else scaled, dtype=np.float64)
     if coordinates.shape != (len(numbers), 3):
@@ -48,7 +50,23 @@ def crystal(
         raise ValueError(f"cell of shape {vectors.shape}, wanted (3, 3)")
     if scaled is not None:
         coordinates = coordinates @ vectors
-    return Atoms(numbers=numbers, positions=coordinates, cell=vectors, pbc=pbc)
+    atoms = Atoms(numbers=numbers, positions=coordinates, cell=vectors, pbc=pbc)
+    set_isotopes(atoms, symbols)
+    return atoms
+
+
+def set_isotopes(atoms: Atoms, symbols: Sequence[str]) -> None:
+    """The masses of deuterium and tritium where D and T stand among the symbols of the atoms."""
+    heavy = {place: _ISOTOPES[symbol[:1]] for place, symbol in enumerate(symbols) if _is_isotope(symbol)}
+    if heavy:
+        masses = atoms.get_masses()
+        masses[list(heavy)] = list(heavy.values())
+        atoms.set_masses(masses)
+
+
+def _is_isotope(symbol: str) -> bool:
+    """D, T, D+, D1+, ..., and no other element such as Dy."""
+    return symbol[:1] in _ISOTOPES and not symbol[1:2].isalpha()
 
 
 def check(atoms: Atoms) -> None:

@@ -27,6 +27,8 @@ def run_screen(
 
     Raises ValueError naming what is wrong, OSError where out cannot be written.
     """
+    if shard < 1:
+        raise ValueError(f"--shard: wanted a positive number of crystals, got {shard}")
     for path in exports:
         check_name(path)
         path.parent.mkdir(parents=True, exist_ok=True)

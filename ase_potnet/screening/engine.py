@@ -15,7 +15,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_potnet.evaluation import Result, load_potential, split_results
-from ase_potnet.graph import AtomsBatch, Edges, batch_structures, local_edges
+from ase_potnet.graph import AtomsBatch, Edges, batch_for_prediction, local_edges
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained.format import read_dtype
@@ -168,7 +168,7 @@ class PotentialEvaluator:
     def evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[Result | ScreeningFailure]:
         """A Result with what was asked for, or why there is none, for each structure."""
         try:
-            batch = batch_structures(structures, dtype=self.dtype, device=self.device)
+            batch = batch_for_prediction(structures, self.dtype, self.device)
             edges = local_edges(batch, self.network.config.cutoff)
             close = _too_close(batch, edges)
             if close.any():
@@ -207,7 +207,7 @@ class PropertyEvaluator:
     def evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[float | ScreeningFailure]:
         """A value, or why there is none, for each structure."""
         try:
-            batch = batch_structures(structures, dtype=self.dtype, device=self.device)
+            batch = batch_for_prediction(structures, self.dtype, self.device)
             close = _too_close(batch, local_edges(batch, CLOSEST))
             if close.any():
                 return _without(structures, close, partial(self.evaluate, forces=forces, stress=stress))

@@ -69,10 +69,11 @@ class PhononStability:
         from phonopy.structure.cells import guess_primitive_matrix
 
         from ase_potnet.integrations.potnet_mlp import to_phonopy
-        from ase_potnet.integrations.supercells import supercell_matrix
+        from ase_potnet.integrations.supercells import right_handed, supercell_matrix
         from ase_potnet.screening.symmetry import make_symmetric
 
         atoms, _ = make_symmetric(crystal.atoms.copy(), 0.01)  # float32 has rounded the atoms
+        atoms, _ = right_handed(atoms)
         cell, matrix = to_phonopy(atoms), supercell_matrix(atoms, float(self.height))
         size = round(abs(float(np.linalg.det(matrix)))) * len(atoms)
         if size > self.most_atoms:

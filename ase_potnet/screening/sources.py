@@ -22,7 +22,7 @@ from ase_potnet.readers.cells_npz import cells_npz_entries
 from ase_potnet.readers.cif_csv import cif_csv_entries, csv_rows
 from ase_potnet.readers.entry import ID_KEYS, Entry, reason_of, refuse
 from ase_potnet.readers.extxyz import extxyz_entries
-from ase_potnet.readers.files import iter_json, open_text, plain_suffix, stem
+from ase_potnet.readers.files import iter_json, open_text, plain_suffix, printable, stem
 from ase_potnet.readers.jarvis import jarvis_atoms
 from ase_potnet.readers.mp_summary import pymatgen_atoms
 from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
@@ -102,7 +102,7 @@ def _entries(sources: Any) -> Iterator[tuple[str, Entry]]:
 
 def _candidate(source: str, entry: Entry, seen: Counter[str]) -> Candidate:
     """The entry, built and checked."""
-    source, entry = _printable(source), replace(entry, id=_printable(entry.id))
+    source, entry = printable(source), replace(entry, id=printable(entry.id))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # third-party parsers: of no use among thousands of entries
@@ -113,11 +113,6 @@ def _candidate(source: str, entry: Entry, seen: Counter[str]) -> Candidate:
         return Candidate(_key(entry.id, f"unreadable: {message}", seen), entry.id, source, None, message)
     digest = content_digest(atoms)
     return Candidate(_key(entry.id, digest, seen), entry.id, source, bare(atoms), digest=digest)
-
-
-def _printable(name: str) -> str:
-    """A file's name that is no UTF-8, as text that can be kept."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def bare(atoms: Atoms) -> Atoms:

@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from phonopy import Phonopy
+from pymatgen.core import Lattice, Structure
 from scipy.integrate import trapezoid
 
 from ase_potnet.integrations import (
@@ -24,7 +25,7 @@ from ase_potnet.integrations import (
     relax,
 )
 from ase_potnet.integrations.harmonic import harmonic
-from ase_potnet.integrations.potnet_mlp import to_phonopy
+from ase_potnet.integrations.potnet_mlp import to_atoms, to_phonopy
 from ase_potnet.models import build_model
 
 from . import lennard_jones
@@ -244,6 +245,42 @@ def test_crystal_that_expands_beyond_the_volumes_is_warned_of() -> None:
         )  # fmt: skip
 
 
+def test_quasi_harmonic_temperatures_are_those_that_were_asked_for() -> None:
+    options: dict[str, Any] = {"volumes": (0.97, 0.99, 1.01, 1.03, 1.05), "supercell": 9.0, "mesh": 15.0}
+    coarse = quasi_harmonic(bulk("Ar", "fcc", a=LATTICE), lennard_jones.model(), temperatures=[0, 20, 40], **options)
+    np.testing.assert_allclose(coarse.temperatures, [0, 20, 40])
+    assert coarse.thermal_expansion[2] > 0
+    for wrong in ([100, 200, 300, 1000], [0, 10], [0, 10, 30], [10, 20, 30], [20, 10, 0]):
+        with pytest.raises(ValueError, match="temperatures: wanted three or more from 0 K on, evenly spaced"):
+            quasi_harmonic(ordered(), lennard_jones.model(), temperatures=wrong)
+
+
+def test_left_handed_cells() -> None:
+    crystal = ordered()
+    crystal.set_cell(crystal.cell.array * [1.0, 1.02, 1.05], scale_atoms=True)
+    left = crystal.copy()
+    left.set_cell(crystal.cell.array[[1, 0, 2]])  # atoms stay
+    options = QUICK | {"supercell": (2, 1, 2), "relax": False}
+    mirrored = options | {"supercell": (1, 2, 2)}
+    one, other = phonons(crystal, lennard_jones.model(), **options), phonons(left, lennard_jones.model(), **mirrored)
+    np.testing.assert_allclose(
+        np.sort(one.run_qpoints([[0.5, 0, 0.5]]).frequencies),
+        np.sort(other.run_qpoints([[0.5, 0, 0.5]]).frequencies),
+        atol=1e-6,
+    )
+    gruneisen(left, lennard_jones.model(), supercell=(1, 1, 1), mesh=(2, 2, 2), band_points=2)
+
+
+def test_no_steps_of_relaxation() -> None:
+    with pytest.warns(PhononWarning, match="did not reach fmax .* in 0 steps"):
+        phonons(bulk("Ar", "fcc", a=LATTICE + 0.2), lennard_jones.model(), max_steps=0, **QUICK)
+
+
+def test_deuterium_of_pymatgen_is_heavy() -> None:
+    structure = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.08), ["Li", "D"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    assert sorted(set(to_atoms(structure).get_masses().round(2))) == [2.01, 6.94]
+
+
 def test_progress_is_told() -> None:
     seen: list[tuple[str, float]] = []
     phonons(bulk("Ar", "fcc", a=LATTICE), lennard_jones.model(), progress=lambda *now: seen.append(now), **QUICK)
@@ -272,6 +309,12 @@ def test_progress_is_told() -> None:
         ({"mesh": (2, -2, 2)}, "mesh: wanted a positive length in Å or three positive integers"),
         ({"temperatures": "abc"}, "temperatures: wanted numbers from 0 K"),
         ({"distance": 0.0}, "distance: wanted a positive length"),
+        ({"distance": float("inf")}, "distance: wanted a positive length"),
+        ({"distance": "0.01"}, "distance: wanted a positive length"),
+        ({"mesh": 1e9}, "mesh: wanted a positive length .* 10,000 at most"),
+        ({"max_steps": -1}, "max_steps: wanted an integer from 0, got -1"),
+        ({"symprec": 2.0}, "symprec: wanted a length in Å above 0 and up to 0.5"),
+        ({"nac": {"born": {"Kr": 1.0, "Ar": 1}, "dielectric": 2, "factor": "x"}}, "nac: wanted 'factor' in numbers"),
         ({"model": "nowhere"}, "model: no packaged model"),
     ],
 )
@@ -285,7 +328,8 @@ def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
     ("options", "message"),
     [
         ({"eos": "cubic"}, "eos: wanted one of vinet"),
-        ({"temperatures": [300, 200, 100]}, "temperatures: wanted two or more in ascending order"),
+        ({"temperatures": [300, 200, 100]}, "temperatures: wanted three or more from 0 K on"),
+        ({"volumes": None}, "volumes: wanted five or more different"),
         ({"pressure": "x"}, "pressure: wanted GPa"),
         ({"volumes": (1, 1, 1, 1, 1)}, "volumes: wanted five or more different"),
         ({"volumes": (0.98, 0.99, 1, 1.01, float("nan"))}, "volumes: wanted five or more different"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ase_potnet.lattice import Coulomb, InversePower, LennardJones, epstein_zeta, pair_sums, site_sums
+from ase_potnet.lattice import Coulomb, InversePower, LennardJones, London, Pauli, epstein_zeta, pair_sums, site_sums
 
 from .crystals import ALL_PBC, BULK, MOLECULE, POTENTIALS, SLAB, WIRE, crystal, pbc_id, sources
 
@@ -20,6 +20,7 @@ SECOND = {"eps": STEP, "atol": 2e-5, "rtol": 1e-5}
 MIXED = [Coulomb(), LennardJones(1.2)]
 every_pbc = pytest.mark.parametrize("pbc", ALL_PBC, ids=pbc_id)
 one_of_each_dimension = pytest.mark.parametrize("pbc", [BULK, SLAB, WIRE, MOLECULE], ids=pbc_id)
+STEEP = [Coulomb(), London(), Pauli(3.0)]
 every_potential = pytest.mark.parametrize("potential", POTENTIALS, ids=repr)
 
 
@@ -312,3 +313,19 @@ def test_second_derivatives_by_one_variable_alone(variable, pbc):
         return torch.autograd.grad((slope**2).sum(), given[variable])[0]
 
     torch.testing.assert_close(second(variable), second("positions", "strain", "q"), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slopes_where_no_wave_vector_is_needed(dtype: torch.dtype) -> None:
+    """A dense crystal in float32: the sums converge in real space."""
+    cell = torch.tensor([[0.0, 0.8, 0.8], [0.8, 0.0, 0.8], [0.8, 0.8, 0.0]], dtype=dtype, requires_grad=True)
+    positions = torch.zeros(1, 3, dtype=dtype, requires_grad=True)
+    slopes = []
+    for batched in (False, True):
+        sums = (
+            pair_sums(positions[None].expand(2, 1, 3), cell.expand(2, 3, 3), STEEP, tolerance=1e-5)[0]
+            if batched
+            else pair_sums(positions, cell, STEEP, tolerance=1e-5)
+        )
+        slopes.append(torch.autograd.grad(sums.sum(), cell)[0])
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-4, atol=1e-4)

@@ -15,12 +15,16 @@ def test_deuterium_is_hydrogen(tmp_path: Path) -> None:
     text = f'2\nLattice="{lattice}" Properties=species:S:1:pos:R:3 pbc="T T T"\nLi 0 0 0\nD 2 2 2\n'
     (tmp_path / "lithium deuteride.xyz").write_text(text)
     (entry,) = extxyz_entries(tmp_path / "lithium deuteride.xyz")
-    assert entry.build().get_chemical_symbols() == ["Li", "H"]
+    atoms = entry.build()
+    assert atoms.get_chemical_symbols() == ["Li", "H"]
+    assert atoms.get_masses() == pytest.approx([6.94, 2.014], abs=1e-3)
 
 
 def test_isotopes_in_files_that_ase_parses(tmp_path: Path) -> None:
     (tmp_path / "water.xyz").write_text("3\n\n O 0 0 0\n D 0.96 0 0\nT 0 0.96 0\n")
-    assert read_structure(tmp_path / "water.xyz").get_chemical_formula() == "H2O"
+    water = read_structure(tmp_path / "water.xyz")
+    assert water.get_chemical_formula() == "H2O"
+    assert water.get_masses() == pytest.approx([15.999, 2.014, 3.016], abs=1e-3)
     text = "2\nProperties=pos:R:3:species:S:1:tag:S:1\n0 0 0 O D\n0 0 1 H T\n"
     (tmp_path / "other.xyz").write_text(text)
     assert read_structure(tmp_path / "other.xyz").arrays["tag"].tolist() == ["D", "T"]
