@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, Parameters, all_changes
 from torch import nn
 
+from ase_potnet.checks import is_finite
 from ase_potnet.evaluation import load_potential, split_results
 from ase_potnet.graph import AtomsBatch, Edges, NeighbourList, batch_structures
 from ase_potnet.graph.distances import CLOSEST, refuse_overlaps
@@ -70,9 +70,9 @@ class PotNetCalculator(Calculator):
         **ase_keywords: Any,
     ) -> None:
         _check_keywords(ase_keywords)
-        if not isinstance(skin, Real) or not 0 <= skin < np.inf:
+        if not (is_finite(skin) and skin >= 0):
             raise ValueError(f"skin: wanted a length from 0 Å, got {skin!r}")
-        if tolerance is not None and not (isinstance(tolerance, Real) and 0 < tolerance < 1):
+        if tolerance is not None and not (is_finite(tolerance) and 0 < tolerance < 1):
             raise ValueError(f"tolerance: wanted a number between 0 and 1, got {tolerance!r}")
         network: Any = load_potential(model, device=device, dtype=dtype)
         if not hasattr(network, "set_tolerance"):

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from ase_potnet.checks import is_finite
 from ase_potnet.integrations.born_charges import check_nac, nac_parameters
 from ase_potnet.integrations.potnet_mlp import PotNetMLP, to_phonopy
 from ase_potnet.integrations.relaxation import Relaxation, check_steps, relax, symmetrised
@@ -148,11 +148,6 @@ def check_options(
         check_temperatures(temperatures)
     if nac is not None:
         check_nac(nac)
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a value is a finite real number."""
-    return isinstance(value, Real) and bool(np.isfinite(value))
 
 
 def check_temperatures(temperatures: Sequence[float]) -> NDArray[np.float64]:

@@ -11,13 +11,13 @@ import numpy as np
 from ase import Atoms
 from torch import nn
 
+from ase_potnet.checks import is_finite
 from ase_potnet.integrations.harmonic import (
     PhononWarning,
     Progress,
     check_options,
     check_temperatures,
     harmonic,
-    is_finite,
     quiet_meshes,
     relaxed,
     silent,
