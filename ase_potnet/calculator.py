@@ -27,6 +27,7 @@ from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
 from ase_potnet.pretrained.format import read_dtype
 
+_DRIFT = 10.0  # Å: where float32 is still fine
 _ASE_KEYWORDS = ("atoms", "label", "directory", "restart")
 
 
@@ -87,7 +88,8 @@ class PotNetCalculator(Calculator):
         self._compiled = CompiledStep(network) if compile else None
         self.parameters = Parameters(_identity(model) | settings)
         self._neighbours = NeighbourList(network.config.cutoff, skin)
-        self._last: tuple[Any, AtomsBatch, Any] | None = None  # with what was taken off the positions
+        # with what was taken off the positions, and how far from the origin they may then be
+        self._last: tuple[Any, AtomsBatch, Any, float] | None = None
         self._places: tuple[Edges, Places] | None = None
 
     @torch.inference_mode(mode=False)
@@ -131,17 +133,22 @@ class PotNetCalculator(Calculator):
         """The atoms as tensors; only the positions are read anew where nothing else has changed."""
         key = _all_but_positions(atoms)
         if self._last is not None and self._last[0] == key and np.isfinite(atoms.positions).all():
-            _, last, origins = self._last
-            positions = torch.from_numpy(atoms.positions - origins).to(device=self._device, dtype=self._dtype)
-            return last.moved(positions, last.cell)
+            _, last, origins, far = self._last
+            moved = atoms.positions - origins
+            if np.abs(moved).max() < far:
+                positions = torch.from_numpy(moved).to(device=self._device, dtype=self._dtype)
+                return last.moved(positions, last.cell)
         try:
             batch = batch_structures(atoms, device=self._device)
         except ValueError as error:
             raise ValueError(str(error).replace("structures[0]", "atoms")) from error
-        near = batch.near_origin() if self._dtype == torch.float32 else batch
+        near, far = batch, np.inf
+        if self._dtype == torch.float32:
+            near = batch.near_origin()
+            far = 2 * float(near.positions.abs().max()) + _DRIFT
         origins = (batch.positions - near.positions).cpu().numpy()
         near = near.to(dtype=self._dtype)
-        self._last = (key, near, origins)
+        self._last = (key, near, origins, far)
         return near
 
     def _find_neighbours(self, batch: AtomsBatch) -> Edges | Places:

@@ -193,8 +193,11 @@ def predict(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        with replacing(output) as file:
-            file.write(text.encode())
+        if output.exists() and not output.is_file():  # a pipe, a device
+            output.write_text(text, encoding="utf-8")
+        else:
+            with replacing(output.resolve()) as file:
+                file.write(text.encode())
     for failure in failures:
         typer.echo(f"error: {failure}", err=True)
     if failures:

@@ -172,9 +172,9 @@ def relax_file(
     from ase_potnet.integrations.relaxation import relax
 
     atoms = read_checked(file)
+    if output is not None and not _can_be_written(output, atoms):
+        raise ValueError(f"--output: wanted a name of a format that ASE writes, such as .cif or .extxyz, got {output}")
     target = output or relaxed_name(file, atoms)
-    if not _can_be_written(target, atoms):
-        raise ValueError(f"--output: wanted a name of a format that ASE writes, such as .cif or .extxyz, got {target}")
     if not atoms.pbc.all():
         raise ValueError(f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}")
     if atoms.constraints:
@@ -209,16 +209,15 @@ def _can_be_written(file: Path, atoms: Atoms) -> bool:
 
 
 def _write(target: Path, atoms: Atoms) -> None:
-    """The atoms in the format that the name stands for; the file is whole or absent."""
+    """The atoms in the format that the name stands for; each file of it is whole or absent."""
     from ase.io import write
     from ase.io.formats import filetype
 
-    temporary = target.with_name(f".unfinished_{target.name}")  # the suffix says whether ASE compresses
-    try:
-        write(temporary, atoms, format=filetype(str(target), read=False))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    final = target.resolve()  # behind a link
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".unfinished_") as folder:
+        write(Path(folder) / target.name, atoms, format=filetype(str(target), read=False))
+        for part in Path(folder).iterdir():
+            part.replace(final if part.name == target.name else final.with_name(part.name))
 
 
 def _relaxation_table(before: Atoms, found: Relaxation) -> str:

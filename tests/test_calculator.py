@@ -139,6 +139,9 @@ def test_float32_of_atoms_far_from_the_origin(folder: Path, pbc: tuple[int, int,
     away.positions[0, 0] += 1e-3  # the same cell again: only positions are read anew
     atoms.positions[0, 0] += 1e-3
     np.testing.assert_allclose(away.get_forces(), forces_of(PotNetCalculator(folder), atoms), atol=2e-5)
+    one = PotNetCalculator(folder, dtype="float32")
+    forces_of(one, atoms)
+    np.testing.assert_allclose(forces_of(one, away), away.get_forces(), atol=2e-5)  # far after near
     (found,) = evaluate(away, folder, dtype="float32")
     np.testing.assert_allclose(found.forces, away.get_forces(), atol=2e-5)
 

@@ -81,7 +81,8 @@ def phonons(
         method: "finite": displacements, all in one batch; "analytic": second derivatives of the energy.
         distance: of the displacements, Å.
         nac: BORN file, or {"born": charges, "dielectric": tensor} (see ``nac_parameters``).
-        mesh: of wave vectors for DOS and thermal properties: three numbers, or a length in Å as in phonopy.
+        mesh: of wave vectors for DOS and thermal properties: three numbers for the vectors of ``ph.primitive``, or a
+            length in Å as in phonopy.
         temperatures: K; default 0, 10, ... 1000.
         band_points: about as many points a segment of the path of seekpath.
         fmax, max_steps: of the relaxation, eV/Å.

@@ -157,7 +157,7 @@ def model_info(name_or_path: str | Path) -> ModelInfo:
         return ModelInfo(
             folder=folder,
             model=data["model"],
-            config=dict(data["config"]),
+            config=_completed(data["model"], data["config"]),
             task=data["task"],
             targets=targets,
             metadata=dict(data["metadata"]),
@@ -166,6 +166,18 @@ def model_info(name_or_path: str | Path) -> ModelInfo:
         )
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"model: {file} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _completed(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the value that older folders, which do not name them, stand for."""
+    config = dict(config)
+    if model.startswith("equivariant-"):
+        config = {"absolute": True} | config
+    if "members" in config:
+        config["members"] = [
+            dict(member) | {"options": _completed(member["model"], member["options"])} for member in config["members"]
+        ]
+    return config
 
 
 @torch.inference_mode(mode=False)

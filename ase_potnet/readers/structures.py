@@ -56,9 +56,9 @@ def crystal(
 
 
 def set_isotopes(atoms: Atoms, symbols: Sequence[str]) -> None:
-    """The masses of deuterium and tritium where D and T stand among the symbols of the atoms."""
+    """Masses of deuterium and tritium where D and T stand among the symbols of atoms without masses of their own."""
     heavy = {place: _ISOTOPES[symbol[:1]] for place, symbol in enumerate(symbols) if _is_isotope(symbol)}
-    if heavy:
+    if heavy and not atoms.has("masses"):
         masses = atoms.get_masses()
         masses[list(heavy)] = list(heavy.values())
         atoms.set_masses(masses)

@@ -13,6 +13,7 @@ from torch import nn
 from ase_potnet import load_model as lazily_loaded
 from ase_potnet.graph import batch_structures
 from ase_potnet.models import build_model
+from ase_potnet.models.equivariant_properties import EquivariantProperties
 from ase_potnet.pretrained import Target, list_models, load_model, model_info, packaged, save_model
 
 TARGETS = [Target("formation_energy_per_atom", "eV/atom", "formation_energy_peratom"), "band_gap"]
@@ -136,6 +137,20 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="do not fit potnet"):
         load_model(folder)
+
+
+def test_folders_from_before_an_option_keep_their_network(tmp_path: Path) -> None:
+    options = {"width": 8, "message_width": [4, 2, 2], "n_radial": [3, 2, 1], "n_sources": 1, "absolute": True}
+    member = build_model("equivariant-properties", options)
+    mean = build_model("mean-of-models", {"members": [{"model": "equivariant-properties", "options": options}]})
+    for model, name in ((member, "alone"), (mean, "mean")):
+        saved = save_model(model, tmp_path / name, targets=[Target("gap", "eV")])
+        config = json.loads((saved / "config.json").read_text())
+        inner = config["config"] if name == "alone" else config["config"]["members"][0]["options"]
+        assert inner.pop("absolute") is True
+        (saved / "config.json").write_text(json.dumps(config))
+        loaded = load_model(saved)
+        assert all(part.config.absolute for part in loaded.modules() if isinstance(part, EquivariantProperties))
 
 
 def test_unknown_names_give_the_nearest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

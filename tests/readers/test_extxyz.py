@@ -30,6 +30,11 @@ def test_isotopes_in_files_that_ase_parses(tmp_path: Path) -> None:
     assert read_structure(tmp_path / "other.xyz").arrays["tag"].tolist() == ["D", "T"]
 
 
+def test_masses_in_the_file_count(tmp_path: Path) -> None:
+    (tmp_path / "own.xyz").write_text("1\nProperties=species:S:1:pos:R:3:masses:R:1\nD 0 0 0 2.5\n")
+    assert read_structure(tmp_path / "own.xyz").get_masses() == pytest.approx([2.5])
+
+
 def test_the_last_of_several_frames(tmp_path: Path) -> None:
     write(tmp_path / "path.extxyz", [bulk("Cu", a=a) for a in (3.5, 3.6, 3.7)])
     assert read_structure(tmp_path / "path.extxyz").cell[0, 1] == pytest.approx(1.85)

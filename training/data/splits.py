@@ -106,7 +106,8 @@ def seeded_split(
     """The split of ALIGNN, Matformer and PotNet: a shuffle of the record numbers by Python's `random`.
 
     Training takes the first int(fraction n) of the shuffled numbers, test the last ones, validation those before
-    the test ones. To repeat a published split, first select the records with a value, in the order of the file.
+    the test ones; where that is none for validation or test, they get one, taken from training if need be.
+    To repeat a published split, first select the records with a value, in the order of the file.
     """
     ids = source.ids if isinstance(source, Dataset) else list(source)
     n_train, n_val, n_test = _sizes(len(ids), fractions)
