@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -37,12 +37,15 @@ class MeanOfModels(nn.Module):
         from ase_potnet.models.registry import build_model
 
         super().__init__()
-        self.config = config
         members: list[Any] = [build_model(member["model"], member["options"]) for member in config.members]
         counts = {member.config.n_targets for member in members}
         if len(counts) > 1:
             raise ValueError(f"members must predict equally many targets, got {sorted(counts)}")
         self.members = nn.ModuleList(members)
+        names = [member["model"] for member in config.members]
+        self.config = MeanOfModelsConfig(  # with all options, so that no folder depends on what the defaults were
+            [{"model": name, "options": asdict(member.config)} for name, member in zip(names, members, strict=True)]
+        )
 
     def forward(self, atoms: AtomsBatch) -> Tensor:
         """Predictions in physical units. (B, n_targets)"""
