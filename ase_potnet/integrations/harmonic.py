@@ -105,8 +105,9 @@ def phonons(
         raise ValueError(f"method: wanted one of {', '.join(METHODS)}, got {method!r}")
     if not (is_finite(distance) and distance > 0):
         raise ValueError(f"distance: wanted a positive length in Å, got {distance!r}")
-    check_options(structure, supercell=supercell, mesh=mesh, temperatures=temperatures, nac=nac, max_steps=max_steps)
-    structure, supercell = right_handed(structure, supercell)
+    structure, supercell = checked(
+        structure, supercell, mesh=mesh, temperatures=temperatures, nac=nac, max_steps=max_steps
+    )
     report = progress or silent
     mlp = PotNetMLP(model, device=device, progress=lambda done, total: report("forces", done / total))
     if relax:
@@ -121,16 +122,19 @@ def phonons(
     return ph
 
 
-def check_options(
+def checked(
     structure: Any,
-    *,
     supercell: Any,
+    *,
     mesh: float | Sequence[int],
     nac: str | Path | Mapping[str, Any] | None,
     temperatures: Sequence[float] | None = None,
     max_steps: int = 0,
-) -> None:
-    """Raises ValueError, naming the argument, for what would fail after the relaxation."""
+) -> tuple[Atoms, Any]:
+    """The crystal and the supercell in a right-handed cell, see ``right_handed``.
+
+    Raises ValueError, naming the argument, for what would fail after the relaxation.
+    """
     check_steps(max_steps)
     atoms, supercell = right_handed(structure, supercell)
     if len(atoms) * round(abs(np.linalg.det(supercell_matrix(atoms, supercell)))) < 2:
@@ -149,6 +153,7 @@ def check_options(
         check_temperatures(temperatures)
     if nac is not None:
         check_nac(nac)
+    return atoms, supercell
 
 
 def check_temperatures(temperatures: Sequence[float]) -> NDArray[np.float64]:

@@ -12,8 +12,9 @@ from ase import Atoms
 from ase.units import GPa
 from torch import nn
 
+from ase_potnet.checks import LARGEST_SYMPREC
+
 _LARGEST_STEP = 0.1  # Å
-_LARGEST_SYMPREC = 0.5  # Å; spglib takes atoms for one another beyond, and crashes
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def symmetrised(atoms: Atoms, symprec: float) -> Atoms:
     """The crystal with the symmetry that it has to within symprec (Å) made exact. Raises ValueError naming symprec."""
     from ase.spacegroup.symmetrize import refine_symmetry
 
-    if not 0 < symprec <= _LARGEST_SYMPREC:
-        raise ValueError(f"symprec: wanted a length in Å above 0 and up to {_LARGEST_SYMPREC}, got {symprec!r}")
+    if not 0 < symprec <= LARGEST_SYMPREC:
+        raise ValueError(f"symprec: wanted a length in Å above 0 and up to {LARGEST_SYMPREC}, got {symprec!r}")
     result = _bare(atoms)
     refine_symmetry(result, symprec=symprec)
     return result

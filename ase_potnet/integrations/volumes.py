@@ -15,7 +15,7 @@ from ase_potnet.checks import is_finite
 from ase_potnet.integrations.harmonic import (
     PhononWarning,
     Progress,
-    check_options,
+    checked,
     check_temperatures,
     harmonic,
     quiet_meshes,
@@ -24,7 +24,7 @@ from ase_potnet.integrations.harmonic import (
     warn_of_imaginary_modes,
 )
 from ase_potnet.integrations.potnet_mlp import PotNetMLP
-from ase_potnet.integrations.supercells import right_handed, supercell_matrix
+from ase_potnet.integrations.supercells import supercell_matrix
 
 if TYPE_CHECKING:
     from phonopy import Phonopy, PhonopyGruneisen, QHAResult
@@ -63,7 +63,7 @@ def gruneisen(
     from phonopy import PhonopyGruneisen
     from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
-    check_options(structure, supercell=supercell, mesh=mesh, nac=nac, max_steps=max_steps)
+    structure, supercell = checked(structure, supercell, mesh=mesh, nac=nac, max_steps=max_steps)
     if not 0 < strain < 0.2:
         raise ValueError(f"strain: wanted a part of the volume between 0 and 0.2, got {strain!r}")
     runs = _at_volumes(
@@ -119,7 +119,7 @@ def quasi_harmonic(
         wrong = True
     if wrong:
         raise ValueError(f"volumes: wanted five or more different multiples of the relaxed volume, got {volumes!r}")
-    check_options(structure, supercell=supercell, mesh=mesh, nac=nac, max_steps=max_steps)
+    structure, supercell = checked(structure, supercell, mesh=mesh, nac=nac, max_steps=max_steps)
     chosen = np.arange(0.0, 1001.0, 10.0) if temperatures is None else check_temperatures(temperatures)
     steps = np.diff(chosen)
     if len(chosen) < 3 or chosen[0] != 0 or steps[0] <= 0 or not np.allclose(steps, steps[0]):
@@ -173,7 +173,6 @@ def _at_volumes(
     report = progress or silent
     mlp = PotNetMLP(model, device=device)
     options: dict[str, Any] = {"fmax": fmax, "max_steps": max_steps, "symprec": symprec}
-    structure, supercell = right_handed(structure, supercell)
     ground = relaxed(structure, mlp, progress=report, **options)
     matrix = supercell_matrix(ground, supercell)
     result = []

@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import GPa
 
+from ase_potnet.checks import LARGEST_SYMPREC
 from ase_potnet.evaluation import Result
 from ase_potnet.prediction import model_for
 from ase_potnet.pretrained import model_info
@@ -136,8 +137,10 @@ class Relax:
     def __post_init__(self) -> None:
         if not self.fmax > 0:
             raise ValueError(f"relax.fmax: wanted a positive force in eV/Å, got {self.fmax!r}")
-        if self.max_steps < 0 or self.symprec < 0:
-            raise ValueError("relax.max_steps, relax.symprec: wanted numbers from 0")
+        if self.max_steps < 0:
+            raise ValueError(f"relax.max_steps: wanted a number from 0, got {self.max_steps}")
+        if not 0 <= self.symprec <= LARGEST_SYMPREC:
+            raise ValueError(f"relax.symprec: wanted a length from 0 to {LARGEST_SYMPREC} Å, got {self.symprec!r}")
 
     def run(self, crystal: Crystal) -> Steps:
         """One question a step."""

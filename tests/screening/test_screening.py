@@ -272,6 +272,8 @@ def test_phonon_stability(model: Path) -> None:
         ("relax", {"eos.points": 7}, "'eos.points' names no task of this run"),
         ("relax", {"relax.fmax": "small"}, "relax.fmax wants float, got 'small'"),
         ("relax", {"relax.fmax": -1.0}, "relax.fmax: wanted a positive force"),
+        ("relax", {"relax.symprec": 2.0}, "relax.symprec: wanted a length from 0 to 0.5"),
+        ("relax", {"relax.max_steps": -1}, "relax.max_steps: wanted a number from 0"),
         ("energy,hull", {}, "hull.reference: wanted a file"),
         ("", {}, "tasks: wanted at least one"),
     ],
