@@ -144,8 +144,11 @@ def label(
     structures: Annotated[int | None, typer.Option(help="structures at most")] = None,
     processes: Annotated[int, typer.Option("--processes", "-n", help="each with a calculator of its own")] = 1,
     threads: Annotated[int, typer.Option(help="of each process")] = 1,
-    limit: Annotated[str | None, typer.Option(help="stop after this time, such as 90s, 30m, 2h, 1d")] = None,
-    export: Annotated[Path | None, typer.Option(help="extxyz file of all frames, once finished")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="stop after this time, such as 90s, 30m, 2h, 1d")] = None,
+    limit: Annotated[str | None, typer.Option(hidden=True, help="former name of --time-limit")] = None,
+    export: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="extxyz file of all frames, once finished")
+    ] = None,
 ) -> None:
     """Label structures with energy, forces and stress of any ASE calculator; the same command again goes on."""
     from ase_potnet.training.labelling import export_extxyz
@@ -154,10 +157,13 @@ def label(
     if len(source) < 2:
         raise ValueError("IN, OUT: wanted structures to label and a folder to write to")
     *inputs, out = source
+    if export is not None:
+        export.parent.mkdir(parents=True, exist_ok=True)  # now rather than after hours
     chosen = None if elements is None else elements.replace(",", " ").split()
     done = run(
         inputs if len(inputs) > 1 else inputs[0], out, calculator, recipe=perturb, frames=frames, seed=seed,
-        elements=chosen, structures=structures, processes=processes, threads=threads, limit=limit,
+        elements=chosen, structures=structures, processes=processes, threads=threads,
+        limit=time_limit or limit,
     )  # fmt: skip
     typer.echo(done)
     if export is not None and done.complete:

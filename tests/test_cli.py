@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from pymatgen.core import Lattice, Structure
 
 from ase_potnet import predict
@@ -142,6 +143,29 @@ def test_evaluate_takes_a_part_and_another_name(
     args = ("evaluate", "-m", str(trained), "-d", str(JARVIS), "--split", str(split), "--part", "val")
     assert run(*args, "--target", renamed) == 0
     assert "2 structures" in capsys.readouterr().out
+    assert run(*args, "--limit", "1") == 0  # of the part, which is not at the beginning of the data
+    assert capsys.readouterr().out.startswith("1 structures")
+    assert run(*args, "--limit", "0") == 2
+    assert "limit: wanted at least 1" in capsys.readouterr().err
+
+
+def test_evaluate_leaves_out_elements_that_the_model_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_model("equivariant-potnet", {"width": 8})
+    model.elements[[55, 84]] = False  # Cs, Po
+    folder = save_model(model, tmp_path / "potential", targets=["energy"], task="energy")
+    frames = [bulk("Po", "sc", a=3.35), bulk("Cu"), bulk("CsCl", "cesiumchloride", a=4.1)]
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    ase.io.write(tmp_path / "all.extxyz", frames)
+    assert run("evaluate", "-m", str(folder), "-d", str(tmp_path / "all.extxyz"), "-o", str(tmp_path / "out")) == 0
+    note = "2 structures left out: elements the model does not know (Cs, Po)"
+    assert capsys.readouterr().out.startswith(f"1 structures\n{note}\n")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["notes"] == [note]
+    ase.io.write(tmp_path / "none.extxyz", frames[:1])
+    assert run("evaluate", "-m", str(folder), "-d", str(tmp_path / "none.extxyz")) == 2
+    assert "elements the model does not know (Po)" in capsys.readouterr().err
 
 
 @pytest.fixture

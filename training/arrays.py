@@ -55,6 +55,11 @@ class StructureArrays:
         """Atoms of every structure. (S,)"""
         return np.diff(self.first)
 
+    def n_labelled(self, name: str) -> int:
+        """Structures whose energy, forces (of every atom) or stress is known."""
+        known = np.isfinite(self.values[name]).reshape(len(self.values[name]), -1).all(axis=1)
+        return int((np.logical_and.reduceat(known, self.first[:-1]) if name == "forces" else known).sum())
+
     @cached_property
     def family(self) -> NDArray[np.int64]:
         """Number of the family of every structure: those with the same cell and atoms, at other positions. (S,)"""

@@ -17,7 +17,7 @@ from ase_potnet.readers.files import track
 
 from .arrays import StructureArrays
 from .data import Dataset, Split, open_dataset
-from .evaluation import model_dtype, predict_arrays, predict_energies, predict_properties
+from .evaluation import known_structures, model_dtype, predict_arrays, predict_energies, predict_properties
 from .metrics import UNITS, Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
 from .pictures import element_picture
 from .reporting import draw_parity, write_predictions
@@ -61,9 +61,12 @@ def assess(
 ) -> Assessment:
     """Predict every structure of a data set and compare with its labels.
 
+    Structures without labels, or with elements that the model does not know, are left out with a note.
+
     Args:
         model: packaged model or model folder.
-        data, kind, limit: as for `open_dataset`.
+        data, kind: as for `open_dataset`.
+        limit: take at most this many structures (of each source of a list); with a split, of the part.
         output: folder for metrics.json, CSV files id,target,prediction, parity.png (by kind of frame) and, of an energy
             model, elements.png; None writes nothing.
         fields: target of the model to its name in the data, where that is neither the name in the training data nor
@@ -81,13 +84,16 @@ def assess(
     if info.task == "property" and fit_shifts:
         raise ValueError(f"fit_shifts: only of energies, and {info.name} predicts properties")
     targets = data_targets(info, fields or {}) if info.task == "property" else ()
-    dataset = open_dataset(data, targets=None if targets else [], kind=kind, limit=limit, progress=progress)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: wanted at least 1 or None, got {limit}")
+    most = limit if split is None else None
+    dataset = open_dataset(data, targets=None if targets else [], kind=kind, limit=most, progress=progress)
     notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
     if targets:
         targets, absent = _present(targets, dataset, fields or {})
         notes += [f"{target.name}: the data have no field {target.source}" for target in absent]
     if split is not None:
-        dataset = _part(dataset, split, part or "test")
+        dataset = _part(dataset, split, part or "test")[:limit]
     elif part is not None:
         raise ValueError(f"part: {part!r} of what? Pass the split file as split")
     arrays = to_arrays(dataset, targets)
@@ -97,6 +103,13 @@ def assess(
         notes.append(f"{len(dataset) - len(arrays):,} structures without labels left out")
     place = pick_device(device)
     network = load_model(info.folder, device=place, dtype=dtype)
+    n_labelled = len(arrays)
+    arrays, unknown = known_structures(arrays, network)
+    if arrays is None:
+        raise ValueError(f"data: every structure of {data} has elements the model does not know ({', '.join(unknown)})")
+    if unknown:
+        n_left = n_labelled - len(arrays)
+        notes.append(f"{n_left:,} structures left out: elements the model does not know ({', '.join(unknown)})")
     predictions = _predict(info, network, arrays, place, progress)
     by_element: Metrics = {}
     if info.task == "property":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
@@ -15,6 +16,24 @@ from .batches import Budget, share, sorted_batches
 
 Predict = Callable[[nn.Module, AtomsBatch], dict[str, Tensor]]
 EVALUATION_BUDGET = Budget(structures=128, atoms=1024, pairs=60_000)
+
+
+def known_structures(arrays: StructureArrays, model: nn.Module) -> tuple[StructureArrays | None, tuple[str, ...]]:
+    """The structures of elements that the model knows, None where there are none, and the elements that it does not.
+
+    A model, or a member of it, says what it knows in a boolean buffer `elements` by atomic number; without such a
+    buffer it knows all.
+    """
+    known = np.ones(len(chemical_symbols), dtype=bool)
+    for name, buffer in model.named_buffers():
+        if name.rpartition(".")[2] == "elements" and buffer.dtype == torch.bool:
+            known[: len(buffer)] &= buffer.cpu().numpy()
+            known[len(buffer) :] = False
+    unknown = np.unique(arrays.numbers[~known[arrays.numbers]])
+    if not len(unknown):
+        return arrays, ()
+    rows = np.flatnonzero(arrays.composition()[:, unknown].sum(axis=1) == 0)
+    return arrays.take(rows) if len(rows) else None, tuple(chemical_symbols[number] for number in unknown)
 
 
 def predict_properties(model: nn.Module, atoms: AtomsBatch) -> dict[str, Tensor]:

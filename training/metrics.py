@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -13,6 +13,7 @@ from .arrays import Floats, StructureArrays
 
 Metrics = dict[str, dict[str, float]]  # quantity, then measure
 UNITS = {"energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}  # of an interatomic potential
+_USUAL_SPREAD = 5.0  # eV, of references of elements where only valence electrons count
 
 
 def error_measures(predicted: Floats, wanted: Floats) -> dict[str, float]:
@@ -83,14 +84,24 @@ def errors_by_element(predicted: dict[str, Floats], arrays: StructureArrays) -> 
     return metrics
 
 
-def fit_element_shifts(predicted_energy: Floats, arrays: StructureArrays, ridge: float = 1e-6) -> Floats:
+def fit_element_shifts(
+    predicted_energy: Floats, arrays: StructureArrays, elements: Collection[int] | None = None, ridge: float = 1e-6
+) -> Floats:
     """Energy (eV) to add to an atom of each element so that the energies of the cells agree best. (119,)
 
     For comparing energies of two levels of theory, whose references differ.
+
+    Args:
+        elements: atomic numbers of those to shift, zero for the others; None for all.
     """
     known = np.isfinite(arrays.values["energy"])
-    rest = arrays.values["energy"] - predicted_energy
-    return element_references(arrays.composition()[known], rest[known], ridge)
+    composition, rest = arrays.composition()[known], (arrays.values["energy"] - predicted_energy)[known]
+    if elements is None:
+        return element_references(composition, rest, ridge)
+    shifts, columns = np.zeros(composition.shape[1]), sorted(elements)
+    n_atoms = composition.sum(axis=1)
+    shifts[columns] = np.linalg.lstsq(composition[:, columns] / n_atoms[:, None], rest / n_atoms, rcond=1e-6)[0]
+    return shifts
 
 
 def element_references(composition: Floats, energies: Floats, ridge: float = 1e-3) -> Floats:
@@ -99,10 +110,17 @@ def element_references(composition: Floats, energies: Floats, ridge: float = 1e-
     Args:
         composition: (S, 119) atoms of each element in every structure.
         energies: (S,)
-        ridge: pulls rare elements to the mean energy per atom; relative to the weight of one structure.
+        ridge: pulls rare elements to the mean energy per atom; relative to the weight of one structure. Less where the
+            references differ by more than some eV, as those of codes that count core electrons do.
     """
+    if not len(energies):
+        return np.zeros(composition.shape[1])
     n_atoms = composition.sum(axis=1)
     fractions, per_atom = composition / n_atoms[:, None], energies / n_atoms
-    mean = per_atom.mean()
-    normal = fractions.T @ fractions + ridge * np.eye(fractions.shape[1])
-    return np.asarray(mean + np.linalg.solve(normal, fractions.T @ (per_atom - mean)))
+    mean, present = per_atom.mean(), composition.any(axis=0)
+    rest = np.zeros(composition.shape[1])
+    for _ in range(3):  # the ridge that suits the spread of the references, found with the one before
+        weight = ridge * min(1.0, (_USUAL_SPREAD / max(float(rest[present].std()), 1e-9)) ** 2)
+        normal = fractions.T @ fractions + weight * np.eye(fractions.shape[1])
+        rest = np.linalg.solve(normal, fractions.T @ (per_atom - mean))
+    return np.asarray(mean + rest)

@@ -86,6 +86,7 @@ class Training(lightning.LightningModule):
         self.last_loss: Tensor | None = None
         self._term_names: list[str] = []
         self._resumed: dict[str, Any] | None = None
+        self.fingerprint = ""  # of the data
         self._batches: TrainingBatches | None = None
         self._now = time.process_time if recipe.optimiser.clock == "cpu" else time.monotonic
         self._clock, self._saved = self._now(), time.monotonic()
@@ -101,6 +102,7 @@ class Training(lightning.LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer | lightning.pytorch.core.optimizer.LightningOptimizer)
         return {
             "recipe": self.recipe.model_dump_json(),
+            "data": self.fingerprint,
             "progress": json.dumps(asdict(self.progress)),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),

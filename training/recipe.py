@@ -103,7 +103,7 @@ class ModelConfig(Section):
     """The network: a name and its options, those of the Config class of the network.
 
     start_from: packaged model or folder whose weights are taken over where name and shape agree; name and options
-        are then its own unless they are given here
+        are then its own unless they are given here. Elements of the training part that it does not know are added
     shift_references: of an energy model: shift the energies of the elements that the data hold so that the model agrees
         best with the energies of the training part, for data of another level of theory
     freeze: patterns of parameter names that stay as they are, such as "layers.0.*"
@@ -234,6 +234,7 @@ class Recipe(Section):
     max_seconds: stop this invocation after that time; run it again to go on
     checkpoint_seconds: the most that a kill can cost
     precision: "full", or autocast to "bf16" or "fp16" of potnet and invariant-potnet, their lattice sums excepted
+    accelerator: "cpu", "cuda" (or "gpu"); "auto": a GPU if there is one
     devices: number of processes, or "auto"; nodes: of machines
     """
 
@@ -253,7 +254,7 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     dtype: Literal["float32", "float64"] = "float32"
     precision: Literal["full", "bf16", "fp16"] = "full"
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "gpu"] = "auto"
     devices: int | Literal["auto"] = 1
     nodes: int = Field(default=1, ge=1)
     tensorboard: bool = False
@@ -294,7 +295,7 @@ def load_recipe(source: str | Path | dict[str, Any], overrides: dict[str, Any] |
         name, data = str(file), read_yaml(file)
     data = _copy(data)
     for key, value in (overrides or {}).items():
-        _set(data, key, value)
+        _set(data, key, _copy(value))
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:

@@ -9,22 +9,26 @@ import logging
 import math
 import os
 import platform
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ase_potnet.models import build_model, option_names
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.pretrained import load_model, model_info, save_model
+from ase_potnet.pretrained.format import check_model_folder
 
 from .checkpoint import LAST, read_checkpoint
-from .evaluation import predict_arrays
+from .evaluation import known_structures, predict_arrays
 from .metrics import Metrics
 from .module import Training
 from .recipe import ModelConfig, Recipe, differences, load_recipe
@@ -63,7 +67,8 @@ def train(
     """Train a model as a recipe says, or go on with a training that was interrupted.
 
     The folder `recipe.output` gets: last.pt, log.csv, recipe.json, and whenever it stops model/ (averaged weights of
-    the best epoch), metrics.json, predictions, learning_curve.png and parity pictures.
+    the best epoch), metrics.json, predictions, learning_curve.png and parity pictures. Ctrl-C and SIGTERM leave model/
+    alone of these, and exit with 130 and 143.
 
     Args:
         recipe: or its file, the name of a packaged one, or a mapping.
@@ -79,26 +84,46 @@ def train(
     checkpoint = None if restart else read_checkpoint(folder)
     if checkpoint is not None:
         _same_recipe(recipe, json.loads(checkpoint["recipe"]), folder)
+    check_model_folder(folder / MODEL_FOLDER)
     report = Report(progress)
     data = load_training_data(recipe, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
     with _random_numbers(recipe.seed), _quiet_lightning():
         task = make_task(recipe)
         model = make_model(recipe, task, data)
+        data = _of_known_elements(data, model)
+        fingerprint = data.fingerprint()
         if recipe.data.replay is not None:
             data = with_replay(data, recipe.data.replay, model, dtype_of(recipe), recipe.seed)
         report.data(data)
         deadline = math.inf if recipe.max_seconds is None else start + recipe.max_seconds
         training = Training(model, task, recipe, data, folder, deadline)
+        training.fingerprint = fingerprint
         if checkpoint is not None:
+            _same_data(fingerprint, checkpoint, folder)
             training.resume(checkpoint)
             report.resumed(training.progress)
         training.on_epoch = report.epoch
         report.model(model)
-        is_first = _fit(training, recipe, report, restart)
+        with _interruptions(training, report):
+            is_first = _fit(training, recipe, report, restart)
     if not is_first:
         return TrainingResult(folder, False, "another process reports", None, {})
     return _finish(training, report)
+
+
+def _of_known_elements(data: TrainingData, model: nn.Module) -> TrainingData:
+    """Without the structures for validation and test whose elements the network does not learn."""
+    val, unknown = known_structures(data.val, model)
+    if val is None:
+        raise ValueError(f"data: every structure for validation has elements that are new there: {', '.join(unknown)}")
+    test, more = (None, ()) if data.test is None else known_structures(data.test, model)
+    lost = sum(map(len, filter(None, (data.val, data.test)))) - len(val) - (len(test) if test else 0)
+    if not lost:
+        return data
+    symbols = ", ".join(sorted({*unknown, *more}))
+    note = f"{lost:,} structures for validation or test left out: elements that the training part lacks ({symbols})"
+    return replace(data, val=val, test=test, notes=(*data.notes, note))
 
 
 def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
@@ -111,16 +136,17 @@ def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
     if recipe.precision != "full" and isinstance(model, EquivariantPotNet):
         raise ValueError(f"precision: the lattice sums of {name} need 'full', got {recipe.precision!r}")
     model.to(dtype_of(recipe))
-    taken = set()
+    taken, new = set[str](), set[int]()
     if config.start_from is not None:
         taken = _take_over(model, load_model(config.start_from))
+        new = _new_elements(model, data)
     scale = "scaling.mean" if task.name == "property" else "references"
     if scale not in taken or not _same_targets(config, task):  # else the scale of the weights taken over stays
         task.fit_scaling(model, data.train)
     if isinstance(task, PropertyTask):
         task.set_limits(model)
-    if config.shift_references:
-        shift_references(model, data.train, dtype_of(recipe))
+    if config.shift_references or (new and task.name == "energy"):
+        shift_references(model, data.train, dtype_of(recipe), None if config.shift_references else new)
     for pattern in config.freeze:
         frozen = [p for name, p in model.named_parameters() if fnmatch.fnmatch(name, pattern)]
         if not frozen:
@@ -138,6 +164,11 @@ def _architecture(config: ModelConfig) -> tuple[str, dict[str, Any]]:
         assert config.name is not None
         return config.name, dict(config.options)
     info = model_info(config.start_from)
+    if info.model == "mean-of-models":
+        raise ValueError(
+            f"model.start_from: {config.start_from} is the mean of several networks, which cannot be trained on; "
+            "start from one network, such as default (with name: equivariant-properties for properties)"
+        )
     name = config.name or info.model
     known = option_names(name)
     return name, {key: value for key, value in info.config.items() if key in known} | config.options
@@ -162,6 +193,17 @@ def _take_over(model: nn.Module, source: nn.Module) -> set[str]:
     return set(shared)
 
 
+def _new_elements(model: nn.Module, data: TrainingData) -> set[int]:
+    """Let a network that was trained before have the elements of the training part, too; those that are new to it."""
+    network: Any = model
+    if not hasattr(model, "elements"):
+        return set()
+    numbers = np.unique(data.train.numbers)
+    new = [int(z) for z in numbers if z < len(network.elements) and not network.elements[z]]
+    network.elements[new] = True
+    return set(new)
+
+
 def _fit(training: Training, recipe: Recipe, report: Report, restart: bool) -> bool:
     """Run Lightning's trainer. Whether this is the first process."""
     if training.progress.stopped:
@@ -173,7 +215,7 @@ def _fit(training: Training, recipe: Recipe, report: Report, restart: bool) -> b
     if recipe.devices == "auto" and recipe.accelerator != "cpu" and torch.cuda.device_count() > 1:
         several = True
     trainer = Trainer(
-        accelerator=recipe.accelerator,
+        accelerator=_accelerator(recipe),
         devices=recipe.devices,
         num_nodes=recipe.nodes,
         strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
@@ -199,6 +241,13 @@ def _fit(training: Training, recipe: Recipe, report: Report, restart: bool) -> b
     return bool(trainer.is_global_zero)
 
 
+def _accelerator(recipe: Recipe) -> str:
+    """Lightning's own "auto" would take Apple's GPUs, which have no float64."""
+    if recipe.accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return recipe.accelerator
+
+
 def _tensorboard(recipe: Recipe, folder: Path) -> Any:
     if not recipe.tensorboard:
         return False
@@ -210,6 +259,27 @@ def _tensorboard(recipe: Recipe, folder: Path) -> Any:
         raise ValueError("tensorboard: it is not installed; pip install tensorboard") from error
 
 
+@contextlib.contextmanager
+def _interruptions(training: Training, report: Report) -> Iterator[None]:
+    """Ctrl-C and SIGTERM inside end the program with their exit status; the best weights so far are exported."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:  # Lightning makes one of Ctrl-C, too
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        saved = (training.folder / LAST).is_file()
+        goes_on = "run it again to go on" if saved else "there is no checkpoint yet"
+        text = f"Interrupted in epoch {training.progress.epoch}; {goes_on}."
+        if training.best and int(os.environ.get("RANK", "0")) == 0:
+            text += f" Best model so far: {_export(training, {})}"
+        report.end(text)
+        number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        raise SystemExit(128 + number) from None
+
+
 def _finish(training: Training, report: Report) -> TrainingResult:
     """Export the best weights, measure them, draw the pictures."""
     progress, recipe, task, folder = training.progress, training.recipe, training.task, training.folder
@@ -218,13 +288,26 @@ def _finish(training: Training, report: Report) -> TrainingResult:
     if not training.best:
         report.end(f"Stopped before the first validation: {reason}.")
         return TrainingResult(folder, False, reason, None, {})
-    model = training.model.cpu()
-    model.load_state_dict(training.best)
-    model.eval()
+    model = _best_model(training)
     dtype = dtype_of(recipe)
     parts = {"val": training.data.val} | ({"test": training.data.test} if training.data.test is not None else {})
     predictions = {name: predict_arrays(task.predict, model, part, dtype=dtype) for name, part in parts.items()}
     metrics = {name: task.metrics(predictions[name], part) for name, part in parts.items()}
+    exported = _export(training, metrics)
+    write_results(folder, task, parts, predictions, metrics, progress, model_info(exported).metadata)
+    report.end(f"{reason[:1].upper()}{reason[1:]}. Model and results: {folder}")
+    return TrainingResult(folder, progress.stopped is not None, reason, exported, metrics)
+
+
+def _best_model(training: Training) -> nn.Module:
+    model = training.model.cpu()
+    model.load_state_dict(training.best)
+    return model.eval()
+
+
+def _export(training: Training, metrics: dict[str, Metrics]) -> Path:
+    """The model folder of the best weights."""
+    progress, recipe, task, model = training.progress, training.recipe, training.task, _best_model(training)
     metadata = {
         "data": recipe.data.model_dump(mode="json"),
         "n_train": len(training.data.train),
@@ -240,10 +323,15 @@ def _finish(training: Training, report: Report) -> TrainingResult:
         "machine": f"{platform.machine()}, {training.device_name}",
         "recipe": recipe.model_dump(mode="json"),
     }
-    exported = save_model(model, folder / MODEL_FOLDER, targets=task.targets, task=task.name, metadata=metadata)
-    write_results(folder, task, parts, predictions, metrics, progress, metadata)
-    report.end(f"{reason[:1].upper()}{reason[1:]}. Model and results: {folder}")
-    return TrainingResult(folder, progress.stopped is not None, reason, exported, metrics)
+    folder = training.folder / MODEL_FOLDER
+    return save_model(model, folder, targets=task.targets, task=task.name, metadata=metadata)
+
+
+def _same_data(fingerprint: str, checkpoint: dict[str, Any], folder: Path) -> None:
+    if checkpoint.get("data", fingerprint) != fingerprint:
+        raise ValueError(
+            f"data: changed since the training in {folder} began; use --restart to start over, or another output"
+        )
 
 
 def _same_recipe(recipe: Recipe, earlier: dict[str, Any], folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ class TrainingData:
     test: StructureArrays | None
     notes: tuple[str, ...] = ()
 
+    def fingerprint(self) -> str:
+        """Hash of all structures and labels."""
+        digest = hashlib.sha256()
+        for part in filter(None, (self.train, self.val, self.test)):
+            digest.update("\n".join(part.ids).encode())
+            for array in (part.numbers, part.positions, part.cell, part.pbc, part.first, *part.values.values()):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
 
 def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData:
     """Read, split and convert the data of a recipe.
@@ -42,13 +52,19 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
     absent = len(split.train) + len(split.val) + len(split.test) - sum(map(len, parts))
     if absent:
         notes.append(f"{absent:,} ids of the split are not in the data")
+    if torn := _torn_groups(parts):
+        notes.append(
+            f"{torn:,} groups of structures of one origin are in several parts, so that errors come out too small; "
+            "data.split.kind=group keeps them together"
+        )
     val = parts.val if data.val is None else read(data.val, "auto", targets, progress=progress)
     arrays = {name: to_arrays(part, targets) for name, part in (("train", parts.train), ("val", val))}
     test = to_arrays(parts.test, targets) if len(parts.test) else None
     train = _limited(arrays["train"], data)
     for name, part in (("training", train), ("validation", arrays["val"])):
         if part is None:
-            raise ValueError(f"data: the {name} part has no structure with a label")
+            other = _what_there_is(parts.train, targets)
+            raise ValueError(f"data: the {name} part has no structure with a label{other}")
     assert train is not None
     assert arrays["val"] is not None
     kinds = {*train.kinds, *arrays["val"].kinds} | ({REPLAY_KIND} if data.replay else set())
@@ -59,7 +75,33 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
     n_lost = sum(map(len, parts)) - len(train) - len(arrays["val"]) - (len(test) if test else 0)
     if n_lost > 0 and data.val is None:
         notes.append(f"{n_lost:,} structures left out: no label, or beyond max_structures or max_atoms")
+    if not targets:
+        counts = {name: train.n_labelled(name) for name in ("energy", "forces", "stress")}
+        if min(counts.values()) < len(train):
+            text = ", ".join(f"{name} of {count:,}" for name, count in counts.items())
+            notes.append(f"labels for training: {text} structures{_what_there_is(parts.train, targets)}")
     return TrainingData(train, arrays["val"], test, tuple(notes))
+
+
+def _torn_groups(parts: Iterable[Dataset]) -> int:
+    """Number of groups that are in more than one part."""
+    places: dict[str, set[int]] = {}
+    for number, part in enumerate(parts):
+        for record in part:
+            if record.group is not None:
+                places.setdefault(record.group, set()).add(number)
+    return sum(len(found) > 1 for found in places.values())
+
+
+def _what_there_is(dataset: Dataset, targets: Sequence[Target]) -> str:
+    """Of the first structure: the fields that may hold its labels under another name; "" if there are none."""
+    if not len(dataset):
+        return ""
+    record = dataset[0]
+    fields = [name for name in record.atoms.arrays if name not in ("numbers", "positions")]
+    fields = sorted({*fields, *record.targets, *record.atoms.info} - {"kind", "material_id"})
+    wanted = ", ".join(target.source for target in targets) or "energy, forces and stress"
+    return f" (named {wanted}); other fields: {', '.join(fields)}" if fields else ""
 
 
 def read(path: Any, kind: str, targets: Sequence[Target], *, progress: bool = True) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -266,14 +267,21 @@ def _rms(vectors: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
     return (square.new_zeros(len(sizes)).index_add(0, group, square) / sizes).sqrt()
 
 
-def shift_references(model: nn.Module, arrays: StructureArrays, dtype: torch.dtype) -> None:
+def shift_references(
+    model: nn.Module, arrays: StructureArrays, dtype: torch.dtype, elements: Collection[int] | None = None
+) -> None:
     """Shift the references of the elements in the arrays so that the energies of the model agree best with theirs.
 
     The shift is that of least squares, of one value per element; elements that always come in the same ratio share it.
+    Nothing is shifted where the arrays hold no energies.
+
+    elements: atomic numbers of those to shift; None for all
     """
+    if not np.isfinite(arrays.values["energy"]).any():
+        return
     predicted = predict_arrays(predict_energies_alone, model, arrays, dtype=dtype)["energy"]
     network: Any = model
-    shifts = fit_element_shifts(predicted, arrays)[: len(network.references)]
+    shifts = fit_element_shifts(predicted, arrays, elements)[: len(network.references)]
     present = arrays.composition().max(axis=0)[: len(shifts)] > 0
     network.references += torch.from_numpy(np.where(present, shifts, 0.0)).to(network.references)
 

@@ -15,8 +15,8 @@ from ase_potnet.checks import is_finite
 from ase_potnet.integrations.harmonic import (
     PhononWarning,
     Progress,
-    checked,
     check_temperatures,
+    checked,
     harmonic,
     quiet_meshes,
     relaxed,

@@ -104,10 +104,10 @@ def _step(model: EquivariantPotNet, complete: Flags) -> Callable[..., tuple[Tens
         atoms = AtomsBatch(numbers, positions, cell, pbc, torch.zeros_like(numbers))
         places = Places(senders, images, offsets)
         potentials = TabulatedPotentials(model.site_potentials, SumTables(*tables), complete)
-        references = model.references.to(positions)[numbers]
+        references = model.references[numbers]
 
         def energies_of(moved: AtomsBatch) -> Tensor:
-            return model.features_at(moved, places, potentials)[1] + references
+            return model.features_at(moved, places, potentials)[1].double() + references
 
         with recorded_for_compiler():
             found = differentiate(energies_of, atoms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from ase.data import chemical_symbols
@@ -112,13 +113,13 @@ class EquivariantPotNet(nn.Module):
         self.register_buffer("elements", torch.arange(N_ELEMENTS) > 0)
 
     def forward(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> Tensor:
-        """Energy of every atom, eV. (T,)
+        """Energy of every atom, eV. (T,) float64, as references of all-electron codes want it.
 
         edges: all local edges up to the cut-off, if they are known; longer ones make no difference. Raises ValueError
         for elements that the training set did not hold.
         """
         _, energies = self.features(atoms, edges)
-        total: Tensor = energies + self.references.to(energies)[atoms.numbers]
+        total: Tensor = energies.double() + self.references[atoms.numbers]
         return total
 
     def features(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> tuple[Tensor, Tensor]:
@@ -155,6 +156,12 @@ class EquivariantPotNet(nn.Module):
         charges, others = sources[..., 0], sources[..., 1:]
         mean = mean_over_atoms(charges, atoms.batch, atoms.n_structures)[atoms.batch]
         return torch.cat(((charges - mean)[..., None], others), dim=2)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # of .to() and the like
+        exact = self.references
+        super()._apply(fn, recurse)
+        self.references = exact.to(self.references.device, torch.float64)  # in float32, 5e4 eV are known to 0.004 eV
+        return self
 
     def set_tolerance(self, tolerance: float) -> None:
         """Absolute error of the lattice sums from now on."""

@@ -112,11 +112,7 @@ def save_model(
     if task not in TASKS:
         raise ValueError(f"task: wanted one of {', '.join(TASKS)}, got {task!r}")
     folder = Path(folder)
-    strange = {path.name for path in folder.iterdir()} - _FILES if folder.exists() else set()
-    if strange:
-        raise ValueError(
-            f"folder: {folder} holds more than a model ({', '.join(sorted(strange)[:3])}, ...); give another name"
-        )
+    check_model_folder(folder)
     weights = _to_bytes(model)
     config = {
         "format_version": FORMAT_VERSION,
@@ -134,6 +130,20 @@ def save_model(
         raise ValueError(f"metadata: wanted JSON without NaN, got something else ({error})") from error
     _write_folder(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode(), CARD_FILE: _card(folder, config, card)})
     return folder
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raises ValueError where a model cannot be written: a folder with files of another kind. Hidden files may stay."""
+    if not folder.exists():
+        return
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in _FILES and not _is_hidden_file(path))
+    if strange:
+        raise ValueError(f"folder: {folder} holds more than a model ({', '.join(strange[:3])}, ...); give another name")
+
+
+def _is_hidden_file(path: Path) -> bool:
+    """Such as .DS_Store, which a file manager leaves behind."""
+    return path.name.startswith(".") and path.is_file()
 
 
 def model_info(name_or_path: str | Path) -> ModelInfo:
@@ -264,6 +274,8 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
         if folder.exists():
+            for path in filter(_is_hidden_file, folder.iterdir()):
+                shutil.copy2(path, temporary)
             folder.rename(old)
         try:
             temporary.rename(folder)

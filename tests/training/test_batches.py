@@ -11,9 +11,11 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_potnet.graph import batch_structures, local_edges
+from ase_potnet.models import build_model
 from ase_potnet.training.arrays import StructureArrays, join_arrays, structure_arrays, with_labels, with_targets
 from ase_potnet.training.batches import Budget, TrainingBatches, pairs_in, shuffled_batches, sorted_batches
 from ase_potnet.training.data import Dataset, Record, labels, open_dataset
+from ase_potnet.training.evaluation import known_structures
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data"
 
@@ -54,6 +56,27 @@ def test_take_and_join_keep_everything(arrays: StructureArrays) -> None:
         np.testing.assert_array_equal(joined.values["forces"][rows], label.forces)
         np.testing.assert_array_equal(joined.positions[rows], frames[source].atoms.positions)
         assert joined.values["energy"][row] == label.energy
+
+
+def test_structures_of_known_elements(arrays: StructureArrays) -> None:
+    one = {"model": "equivariant-properties", "options": {"width": 8}}
+    whole, mean = build_model("invariant-potnet", {"width": 8}), build_model("mean-of-models", {"members": [one, one]})
+    for model in (whole, mean):
+        same, unknown = known_structures(arrays, model)
+        assert same is arrays
+        assert unknown == ()
+    mean.members[0].elements[8] = False
+    mean.members[1].elements[1] = False
+    some, unknown = known_structures(arrays, mean)
+    assert unknown == ("H", "O")
+    assert some is not None
+    kept = [name for name, count in zip(arrays.ids, arrays.composition(), strict=True) if not count[[1, 8]].any()]
+    assert list(some.ids) == kept
+    assert 0 < len(kept) < len(arrays)
+    mean.members[0].elements[:] = False
+    none, unknown = known_structures(arrays, mean)
+    assert none is None
+    assert "O" in unknown
 
 
 def test_stress_is_a_symmetric_matrix_in_ases_order() -> None:

@@ -126,6 +126,14 @@ def test_references_are_shifted_to_the_level_of_the_data(energy_recipe: Recipe, 
     assert abs(errors[True].mean()) < 1e-3
 
 
+def test_forces_alone_leave_the_references(energy_recipe: Recipe, start: str) -> None:
+    recipe = load_recipe(energy_recipe | {"model": {"start_from": start, "shift_references": True}})
+    data = load_training_data(recipe, progress=False)
+    data.train.values["energy"][:] = np.nan
+    model: Any = make_model(recipe, make_task(recipe), data)
+    torch.testing.assert_close(model.references, load_model(start).references, rtol=0, atol=0)
+
+
 def test_options_of_the_start_may_be_changed(energy_recipe: Recipe, start: str) -> None:
     recipe = load_recipe(energy_recipe | {"model": {"start_from": start, "options": {"n_layers": 3}}})
     model: Any = make_model(recipe, make_task(recipe), load_training_data(recipe, progress=False))

@@ -36,6 +36,7 @@ def load_and_set(recipe: dict[str, Any], key: str, value: Any) -> dict[str, Any]
         ("loss.target_weights", [1, 2, 3], r"loss.target_weights: wanted 2 numbers, got 3"),
         ("loss.energy.kind", "l7", r"loss.energy.kind: input should be 'mse', 'l1', 'huber' or 'norm', got 'l7'"),
         ("precision", "double", r"precision: input should be 'full', 'bf16' or 'fp16'"),
+        ("accelerator", "mps", r"accelerator: input should be 'auto', 'cpu', 'cuda' or 'gpu', got 'mps'"),
     ],
 )
 def test_what_is_wrong_is_named(property_recipe: dict[str, Any], key: str, value: Any, message: str) -> None:
@@ -53,6 +54,12 @@ def test_missing_key_is_named(property_recipe: dict[str, Any]) -> None:
     del property_recipe["output"]
     with pytest.raises(ValueError, match="missing key 'output'"):
         load_recipe(property_recipe)
+
+
+def test_numbers_like_1e_minus_3_are_numbers_in_overrides(property_recipe: dict[str, Any]) -> None:
+    recipe = load_recipe(property_recipe, {"model.options": {"cutoff": "45e-1"}, "optimiser.lr": "1e-4"})
+    assert recipe.model.options == {"cutoff": 4.5}
+    assert recipe.optimiser.lr == 1e-4
 
 
 def test_overrides_replace_and_make_sections(property_recipe: dict[str, Any], write: Write) -> None:

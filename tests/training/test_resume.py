@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ase_potnet.pretrained import model_info
 from ase_potnet.training.checkpoint import LAST, read_checkpoint
 from ase_potnet.training.module import Training
 from ase_potnet.training.run import train
@@ -80,6 +81,52 @@ def test_time_limit_stops_and_running_again_goes_on(property_recipe: dict[str, A
     assert rounds > 5  # a step a round
     assert result.model == output / "model"
     assert_same_run(whole.folder, output)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_leaves_the_best_model_and_says_so(
+    property_recipe: dict[str, Any], write: Write, number: signal.Signals
+) -> None:
+    output = Path(property_recipe["output"])
+    process = start_training(write(property_recipe, epochs=500, checkpoint_seconds=0.0), delay=0.05)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not (output / "log.csv").exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    info = model_info(output / "model")
+    assert not info.metadata["finished"]
+    state = read_checkpoint(output)
+    assert state is not None
+    assert all(torch.equal(weights(output)[name], t.contiguous()) for name, t in state["best"].items())
+
+
+def test_changed_data_are_no_continuation(property_recipe: dict[str, Any], tmp_path: Path) -> None:
+    source = Path(property_recipe["data"]["path"])
+    path = tmp_path / "crystals.json"
+    path.write_bytes(source.read_bytes())
+    property_recipe["data"]["path"] = str(path)
+    train(property_recipe | {"max_seconds": 1e-3}, progress=False)
+    entries = json.loads(path.read_text())
+    entries[0]["formation_energy_peratom"] += 0.5
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match="data: changed since the training in"):
+        train(property_recipe, progress=False)
+    assert train(property_recipe, progress=False, restart=True).finished
+
+
+def test_a_folder_where_no_model_can_be_written_is_found_at_the_start(property_recipe: dict[str, Any]) -> None:
+    folder = Path(property_recipe["output"]) / "model"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds more than a model \(notes\.txt"):
+        train(property_recipe, progress=False)
+    assert not (folder.parent / LAST).exists()
+    (folder / "notes.txt").rename(folder / ".DS_Store")  # what file managers leave behind is no reason
+    assert train(property_recipe, progress=False).finished
+    assert (folder / ".DS_Store").read_text() == "mine"
+    assert model_info(folder).model
 
 
 def test_a_finished_training_is_not_repeated(property_recipe: dict[str, Any]) -> None:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
+from ase_potnet.models import build_model
 from ase_potnet.models.scaling import NO_MINIMUM
 from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.data import Split, open_dataset
+from ase_potnet.training.evaluation import predict_arrays, predict_energies
 from ase_potnet.training.losses import combine
 from ase_potnet.training.metrics import (
     element_references,
@@ -389,6 +392,92 @@ def test_element_references_solve_a_linear_energy() -> None:
     energies = composition[:, 1] * -3.0 + composition[:, 8] * -5.0
     references = element_references(composition, energies, ridge=1e-9)
     np.testing.assert_allclose(references[[1, 8]], [-3.0, -5.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("energies", [(-8.3, -4.9), (-4480.0, -560.0), (-45000.0, -2040.0)])
+def test_references_of_codes_that_count_core_electrons(energies: tuple[float, float]) -> None:
+    """Fe2O3, Fe3O4, FeO: what is linear in the composition is explained, however large it is."""
+    composition = np.zeros((30, 119))
+    composition[:10, [26, 8]], composition[10:20, [26, 8]], composition[20:, [26, 8]] = (2, 3), (3, 4), (1, 1)
+    total = composition[:, [26, 8]] @ np.array(energies)
+    error = (composition @ element_references(composition, total) - total) / composition.sum(1)
+    assert np.abs(error).max() < 0.01
+
+
+def test_elements_that_only_validation_or_test_have_are_left_out(tmp_path: Path) -> None:
+    frames = [Atoms("Cu4", np.random.default_rng(k).random((4, 3)) * 3.6, cell=[3.6] * 3, pbc=True) for k in range(10)]
+    for number, frame in enumerate(frames):
+        if number in (4, 9):
+            frame.numbers[0] = 13
+        frame.calc = EMT()
+        frame.get_potential_energy()
+        frame.info["id"] = f"f{number}"
+    ase.io.write(tmp_path / "frames.extxyz", frames)
+    split = {"train": [f"f{k}" for k in range(4)], "val": ["f4", "f5", "f6"], "test": ["f7", "f8", "f9"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    options = {"width": 8, "message_width": [4, 2, 2], "n_radial": [3, 2, 2], "n_sources": 0}
+    recipe = {
+        "output": str(tmp_path / "run"),
+        "task": "energy",
+        "data": {
+            "path": str(tmp_path / "frames.extxyz"),
+            "split": {"kind": "file", "path": str(tmp_path / "split.json")},
+        },
+        "model": {"name": "equivariant-potnet", "options": options},
+        "epochs": 1,
+    }
+    result = train(recipe, progress=False)
+    assert result.metrics["val"]["energy_per_atom"]["count"] == 2
+    assert result.metrics["test"]["energy_per_atom"]["count"] == 2
+    # trained on from there, an element that is new gets a reference energy
+    split = {"train": split["val"] + split["test"], "val": split["train"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    again = load_recipe(recipe | {"model": {"start_from": str(result.model)}})
+    data = load_training_data(again, progress=False)
+    model: Any = make_model(again, make_task(again), data)
+    assert set(np.flatnonzero(model.elements)) == {13, 29}
+    error = predict_arrays(predict_energies, model, data.train, dtype=torch.float32)["energy"]
+    error -= data.train.values["energy"]
+    with_new = data.train.composition()[:, 13] > 0
+    assert with_new.sum() == 2
+    assert np.abs(error[with_new].mean()) < 1e-3
+    before = load_model(str(result.model)).references
+    assert model.references[29] == before[29]
+
+
+def test_a_mean_of_models_is_nothing_to_start_from(property_recipe: Recipe, tmp_path: Path) -> None:
+    member = {"model": "equivariant-properties", "options": {"width": 8, "message_width": (4, 2, 2), "n_targets": 2}}
+    mean = build_model("mean-of-models", {"members": [member, member]})
+    targets = ["formation_energy_per_atom", "optb88vdw_bandgap"]
+    start = str(save_model(mean, tmp_path / "mean", targets=targets))
+    with pytest.raises(ValueError, match=r"model\.start_from: .* is the mean of several networks"):
+        train(property_recipe | {"model": {"start_from": start}}, progress=False)
+
+
+def test_what_a_file_lacks_is_said(energy_recipe: Recipe, tmp_path: Path) -> None:
+    frames = ase.io.read(energy_recipe["data"]["path"], ":")
+    assert isinstance(frames, list)
+    for frame in frames:
+        frame.arrays["force"] = frame.get_forces()
+        frame.calc = SinglePointCalculator(frame, energy=frame.get_potential_energy())
+    ase.io.write(tmp_path / "frames.extxyz", frames)
+    energy_recipe["data"]["path"] = str(tmp_path / "frames.extxyz")
+    notes = " ".join(load_training_data(load_recipe(energy_recipe), progress=False).notes)
+    assert "energy of 8, forces of 0, stress of 0 structures" in notes
+    assert "force" in notes.partition("other fields:")[2]
+
+
+def test_groups_that_a_split_tears_apart_are_counted(energy_recipe: Recipe, tmp_path: Path) -> None:
+    frames = ase.io.read(energy_recipe["data"]["path"], ":")
+    assert isinstance(frames, list)
+    for number, frame in enumerate(frames):
+        frame.info["group"] = f"g{number % 6}"
+    ase.io.write(tmp_path / "frames.extxyz", frames)
+    energy_recipe["data"]["path"] = str(tmp_path / "frames.extxyz")
+    notes = " ".join(load_training_data(load_recipe(energy_recipe), progress=False).notes)
+    assert "groups of structures of one origin are in several parts" in notes
+    energy_recipe["data"]["split"] = {"kind": "group", "fractions": [0.5, 0.5, 0.0]}
+    assert "groups" not in " ".join(load_training_data(load_recipe(energy_recipe), progress=False).notes)
 
 
 def test_error_measures() -> None:

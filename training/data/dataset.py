@@ -16,6 +16,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ase_potnet.file_safety import replacing
+
 BROKEN_SHOWN = 5  # broken entries that a summary lists
 
 
@@ -188,16 +190,18 @@ class Dataset(Sequence[Record]):
         return counts + "".join(f"{x:>12.5g}" for x in (values.mean(), values.std(), values.min(), values.max()))
 
     def to_extxyz(self, path: str | Path) -> Path:
-        """Write all records to one extended XYZ file that `open_dataset` reads back.
+        """Write all records to one extended XYZ file that `open_dataset` reads back; its folder is made if need be.
 
         Ids, groups, targets and labels are kept; positions and forces are rounded to 1e-8 Å (eV/Å), cells are not.
-        A name ending in .gz, .bz2 or .xz compresses.
+        A name ending in .gz, .bz2 or .xz compresses. The file takes its place once it is complete.
         """
         from ase.io.extxyz import write_xyz
 
         path = Path(path)
-        packers: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-        with packers.get(path.suffix, open)(path, "wt", encoding="utf-8") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packers: dict[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+        pack = packers.get(path.suffix, _as_text)
+        with replacing(path.resolve()) as raw, pack(raw, "wt", encoding="utf-8") as file:
             for record in self._records:
                 atoms = record.atoms.copy()
                 atoms.calc = record.atoms.calc
@@ -252,6 +256,11 @@ def as_number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _as_text(file: IO[bytes], mode: str, encoding: str) -> IO[str]:
+    """Text for an open file, which stays open when the text is closed."""
+    return open(file.fileno(), mode, encoding=encoding, closefd=False)
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ase_potnet.readers.ase_files import ase_format
 from ase_potnet.readers.cif_csv import csv_rows
 from ase_potnet.readers.entry import ID_KEYS
 from ase_potnet.readers.files import Progress, iter_json, open_text, plain_suffix, read_npz
 from ase_potnet.readers.structure_files import is_structure_file
 
 from .ase_db import read_ase_db
+from .ase_files import read_ase_file
 from .cells_npz import read_cells_npz
 from .cif_csv import read_cif_csv
 from .dataset import Dataset, join
@@ -34,6 +36,7 @@ KINDS: dict[str, Callable[..., Dataset]] = {
     "structures": read_structure_files,
     "cells-npz": read_cells_npz,
     "labels": read_label_shards,
+    "ase": read_ase_file,
 }
 Spec = str | Path | Mapping[str, Any] | Sequence[Any]
 
@@ -56,8 +59,8 @@ def open_dataset(
             records are joined
         targets: names of the targets to keep; None keeps every field with a number. Values that are missing, 'na',
             NaN or infinite are left out of `Record.targets` and counted in `Dataset.skipped`.
-        kind: jarvis, leaderboard, cif-csv, mp-summary, extxyz, ase-db, structures, cells-npz, labels, or auto: told
-            from content and name
+        kind: jarvis, leaderboard, cif-csv, mp-summary, extxyz, ase-db, structures, cells-npz, labels, ase (a file of
+            any other format that ASE reads: .traj, vasprun.xml, OUTCAR, ...), or auto: told from content and name
         limit: read at most this many structures (of each source of a list)
         progress: True draws a bar if stderr is a terminal (and rich is installed), "always" in any case, False never
 
@@ -116,14 +119,21 @@ def recognise(path: Any) -> tuple[str, Any, dict[str, Any]]:
         return "extxyz", path, {}
     if is_structure_file(place):
         return "structures", path, {}
-    with open_text(place) as stream:
-        head = stream.read(_HEAD).lstrip()
+    try:
+        with open_text(place) as stream:
+            head = stream.read(_HEAD).lstrip()
+    except ValueError:
+        if ase_format(place) is None:
+            raise
+        return "ase", path, {}
     if head.startswith(("[", "{")):
         return _recognise_json(place, head), path, {}
     if suffix == ".csv":
         return _recognise_csv(place)
     if re.match(r"\d+\s*\n.*Properties=", head):
         return "extxyz", path, {}
+    if ase_format(place) is not None:
+        return "ase", path, {}
     raise ValueError(f"path: cannot tell what {path} holds; pass kind, one of {', '.join(KINDS)}")
 
 

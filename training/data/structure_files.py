@@ -13,13 +13,14 @@ from typing import Any
 from ase_potnet.readers.cif_csv import csv_rows
 from ase_potnet.readers.entry import Entry, refuse
 from ase_potnet.readers.extxyz import extxyz_entries
-from ase_potnet.readers.files import Progress, open_text, plain_suffix, stem, track
+from ase_potnet.readers.files import PACKED, Progress, open_text, plain_suffix, stem, track
 from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
 
 from .collect import collect
 from .dataset import Dataset
 
 TARGETS_FILE = "targets.csv"
+_OF_VASP = ("POSCAR", "CONTCAR")
 
 
 def read_structure_files(
@@ -33,7 +34,8 @@ def read_structure_files(
     """The structures in files, in the order of their sorted paths.
 
     An id is the path within the folder without the suffix ("sub/NaCl"); POSCAR and CONTCAR take the name of their
-    folder. A file of several frames gives the ids of `read_extxyz`.
+    folder. Where both lie in one folder, as after a run of VASP, CONTCAR is read alone, or POSCAR if CONTCAR is empty;
+    in a list of files both are. A file of several frames gives the ids of `read_extxyz`.
 
     Args:
         path: a folder (searched with its subfolders, hidden ones left out), a glob pattern, a file, or a list of files
@@ -61,7 +63,7 @@ def _find(path: str | Path | Sequence[str | Path]) -> tuple[list[Path], Path]:
     folder = Path(path)
     if folder.is_dir():
         found = (file for file in folder.rglob("*") if file.is_file() and is_structure_file(file))
-        return sorted(file for file in found if not _is_hidden(file.relative_to(folder))), folder
+        return _without_inputs(sorted(file for file in found if not _is_hidden(file.relative_to(folder)))), folder
     if folder.is_file():
         return [folder], folder.parent
     pattern = str(path)
@@ -70,7 +72,26 @@ def _find(path: str | Path | Sequence[str | Path]) -> tuple[list[Path], Path]:
     if not files:
         raise ValueError(f"path: no folder, file or files like {pattern}")
     fixed = itertools.takewhile(lambda part: not re.search(r"[*?\[]", part), folder.parts[:-1])
-    return files, Path(*fixed)
+    return _without_inputs(files), Path(*fixed)
+
+
+def _without_inputs(files: list[Path]) -> list[Path]:
+    """The files without POSCAR beside CONTCAR, or without a CONTCAR that is empty."""
+    places: dict[Path, dict[str, list[Path]]] = {}
+    for file in files:
+        if (name := _plain_name(file)) in _OF_VASP:
+            places.setdefault(file.parent, {}).setdefault(name, []).append(file)
+    dropped: set[Path] = set()
+    for found in places.values():
+        if len(found) == len(_OF_VASP):
+            empty = all(file.stat().st_size == 0 for file in found["CONTCAR"])
+            dropped.update(found["CONTCAR" if empty else "POSCAR"])
+    return [file for file in files if file not in dropped]
+
+
+def _plain_name(path: Path) -> str:
+    """The name without the suffix of a compression."""
+    return path.stem if path.suffix.lower() in PACKED else path.name
 
 
 def _is_hidden(path: Path) -> bool:
@@ -96,7 +117,7 @@ def _entries(
     for file in track(files, str(folder), total=len(files), progress=progress):
         inside = file.relative_to(folder) if file.is_relative_to(folder) else file
         name = inside.with_name(stem(file)) if plain_suffix(file) in SUFFIXES else inside
-        if file.name in ("POSCAR", "CONTCAR") and inside.parent.name:
+        if _plain_name(file) in _OF_VASP and inside.parent.name:
             name = inside.parent
         keys = (name.as_posix(), inside.as_posix(), file.name, file.stem, stem(file))
         row = next((key for key in keys if key in table), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -131,6 +132,25 @@ def test_extxyz_round_trip(tmp_path: Path) -> None:
         np.testing.assert_allclose(labels(back[0]).stress, np.arange(6) / 7, rtol=1e-14)
         np.testing.assert_allclose(labels(back[0]).forces, np.eye(2, 3))
     assert "id" not in atoms.info  # the records are untouched
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_an_interrupted_extxyz_leaves_what_was_there(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new" / "folder" / f"a.extxyz{ending}"
+    three().to_extxyz(path)
+    before = path.read_bytes()
+
+    def interrupted(file: TextIO, atoms: Atoms) -> None:
+        file.write("2\n")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ase.io.extxyz.write_xyz", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        three().to_extxyz(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_good_structures_pass() -> None:

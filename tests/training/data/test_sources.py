@@ -326,6 +326,99 @@ def test_globs_lists_and_single_files(folder: Path) -> None:
         load({"path": [folder / "absent.cif"]})
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_runs_of_vasp_are_one_structure_each(tmp_path: Path, ending: str) -> None:
+    for symbol in ("Cu", "Al"):
+        place = tmp_path / symbol
+        place.mkdir()
+        for name, strain in (("POSCAR", 1.1), ("CONTCAR", 1.0)):
+            atoms = bulk(symbol)
+            atoms.set_cell(strain * atoms.cell, scale_atoms=True)
+            write(place / name, atoms, format="vasp")
+            if ending:
+                (place / (name + ending)).write_bytes(gzip.compress((place / name).read_bytes()))
+                (place / name).unlink()
+    (tmp_path / "targets.csv").write_text("id,gap\nCu,1\nAl,2\n", encoding="utf-8")
+    for source in (tmp_path, tmp_path / "*" / "*CAR*"):
+        data = load(source)
+        assert {record.id: record.targets["gap"] for record in data} == {"Al": 2.0, "Cu": 1.0}
+        assert not data.broken
+        for record in data:
+            assert record.atoms.get_volume() == pytest.approx(bulk(record.id).get_volume())  # as relaxed
+    (tmp_path / "Cu" / f"CONTCAR{ending}").write_bytes(b"")  # a run that has not got to its end
+    volumes = {record.id: record.atoms.get_volume() for record in load(tmp_path)}
+    assert volumes["Cu"] == pytest.approx(1.1**3 * bulk("Cu").get_volume())
+    (tmp_path / "Cu" / f"POSCAR{ending}").unlink()
+    assert [name for name, _ in load(tmp_path).broken] == ["Cu"]
+
+
+# files that ASE alone reads
+
+
+def frames_of_a_run() -> list[Atoms]:
+    frames = []
+    for number in range(3):
+        atoms = bulk("NaCl", "rocksalt", a=5.6)
+        atoms.rattle(0.05, seed=number)
+        results = {"energy": -7.0 - number, "forces": np.eye(2, 3) * number, "stress": np.arange(6) / 7}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    return frames
+
+
+def test_trajectory(tmp_path: Path) -> None:
+    frames = frames_of_a_run()
+    frames[1].info |= {"id": "middle", "group": "run", "gap": 0.5}
+    path = tmp_path / "md@300K.traj"
+    write(path, frames)
+    assert kind_of(path) == "ase"
+    data = load(path)
+    assert data.ids == ["md@300K-0", "middle", "md@300K-2"]
+    assert [record.group for record in data] == [None, "run", None]
+    assert [record.targets for record in data] == [{}, {"gap": 0.5}, {}]
+    for record, frame in zip(data, frames, strict=True):
+        label = labels(record)
+        assert label.energy == frame.calc.results["energy"]
+        np.testing.assert_array_equal(label.forces, frame.calc.results["forces"])
+        np.testing.assert_array_equal(label.stress, frame.calc.results["stress"])
+        np.testing.assert_array_equal(record.atoms.positions, frame.positions)
+    assert len(load(path, limit=2)) == 2
+    assert load(path, targets="energy")[2].targets == {"energy": -9.0}
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"ASE cannot read .*md@300K.traj as traj"):
+        load(path)
+
+
+def _rows(name: str, rows: Any) -> str:
+    text = "".join(f"<v> {' '.join(f'{x:.10f}' for x in row)} </v>" for row in np.asarray(rows))
+    return f'<varray name="{name}">{text}</varray>'
+
+
+@pytest.mark.parametrize("ending", [".xml", ".xml.gz"])
+def test_vasprun(tmp_path: Path, ending: str) -> None:
+    frames = frames_of_a_run()
+    places = [_rows("positions", atoms.get_scaled_positions(wrap=False)) for atoms in frames]
+    structures = [f"<crystal>{_rows('basis', frames[0].cell.array)}</crystal>{place}" for place in places]
+    text = f"<modeling><kpoints>{_rows('kpointlist', [[0, 0, 0]])}{_rows('weights', [[1]])}</kpoints>"
+    text += '<atominfo><array name="atoms"><set><rc><c>Na</c></rc><rc><c>Cl</c></rc></set></array></atominfo>'
+    text += f'<structure name="initialpos">{structures[0]}</structure>'
+    for atoms, structure in zip(frames, structures, strict=True):
+        energy = atoms.calc.results["energy"]
+        text += f"<calculation><scstep><energy><i name='e_fr_energy'>{energy}</i><i name='e_0_energy'>{energy}</i>"
+        text += f"</energy></scstep><structure>{structure}</structure>{_rows('forces', atoms.calc.results['forces'])}"
+        text += f"<energy><i name='e_fr_energy'>{energy}</i></energy></calculation>"
+    path = tmp_path / f"vasprun{ending}"
+    content = (text + "</modeling>").encode()
+    path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    assert kind_of(path) == "ase"
+    data = load(path)
+    assert data.ids == ["vasprun-0", "vasprun-1", "vasprun-2"]
+    for record, frame in zip(data, frames, strict=True):
+        assert labels(record).energy == frame.calc.results["energy"]
+        np.testing.assert_allclose(labels(record).forces, frame.calc.results["forces"])
+        np.testing.assert_allclose(record.atoms.positions, frame.positions, atol=1e-6)
+
+
 # ASE databases
 
 
@@ -402,7 +495,8 @@ def test_unrecognised_content(samples: Path, tmp_path: Path) -> None:
     for name, text, reason in (
         ("a.json", '[{"x": 1}]', "its first entry has x"),
         ("a.csv", "x,y\n1,2\n", "its columns are x, y"),
-        ("a.dat", "anything", "cannot tell what"),
+        ("a.txt", "anything", r"cannot tell what .*a\.txt holds"),
+        ("OUTCAR", "anything", "ASE cannot read .*OUTCAR as vasp-out"),
         ("b.json", "[]", "its first entry has no fields"),
     ):
         path = tmp_path / name

@@ -40,6 +40,22 @@ def test_label_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert provenance["calculator"]["class"] == "LennardJones"
 
 
+def test_folder_of_the_export_is_made_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, exported = tmp_path / "out", tmp_path / "sub" / "all.extxyz"
+    assert run(SAMPLE, out, "-c", LJ, "--structures", 2, "--export", exported) == 0
+    assert len(open_dataset(exported, progress=False)) == 2
+    (tmp_path / "file").touch()
+    assert run(SAMPLE, tmp_path / "other", "-c", LJ, "--export", tmp_path / "file" / "all.extxyz") == 2
+    assert run(SAMPLE, tmp_path / "other", "-c", LJ, "--export", tmp_path) == 2
+    assert not (tmp_path / "other").exists()  # nothing was labelled
+
+
+@pytest.mark.parametrize("option", ["--time-limit", "--limit"])
+def test_time_limit(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SAMPLE, tmp_path / "out", "-c", LJ, option, "0.000001s") == 0
+    assert "not finished" in capsys.readouterr().out
+
+
 def test_several_inputs(tmp_path: Path) -> None:
     again = SAMPLE.with_name("jarvis_sample.json")
     assert run(SAMPLE, again, tmp_path / "out", "-c", LJ, "--structures", 66) == 0
@@ -51,7 +67,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for arguments, message in (
         ((SAMPLE, "-c", LJ), "IN, OUT: wanted structures"),
         ((SAMPLE, tmp_path / "out", "-c", "nothing:at.all"), "calculator: cannot import nothing"),
-        ((SAMPLE, tmp_path / "out", "-c", LJ, "-p", "none", "--limit", "soon"), "limit: wanted a time"),
+        ((SAMPLE, tmp_path / "out", "-c", LJ, "-p", "none", "--time-limit", "soon"), "limit: wanted a time"),
     ):
         assert run(*arguments) == 2
         error = capsys.readouterr().err
