@@ -96,16 +96,16 @@ class StructureArrays:
         return counts.reshape(-1, 119).astype(np.float64)
 
     def atoms_batch(self, rows: NDArray[np.int64], dtype: torch.dtype) -> AtomsBatch:
-        """The structures of these rows as a batch on the host."""
+        """The structures of these rows as a batch on the host, in float32 with their atoms near the origin."""
         atoms = self.atom_rows(rows)
         batch = np.repeat(np.arange(len(rows)), self.n_atoms[rows])
         return AtomsBatch(
             numbers=torch.from_numpy(self.numbers[atoms]),
-            positions=torch.from_numpy(self.positions[atoms]).to(dtype),
-            cell=torch.from_numpy(self.cell[rows]).to(dtype),
+            positions=torch.from_numpy(self.positions[atoms]),
+            cell=torch.from_numpy(self.cell[rows]),
             pbc=torch.from_numpy(self.pbc[rows]),
             batch=torch.from_numpy(batch),
-        )
+        ).in_precision(dtype)
 
 
 def structure_arrays(records: Sequence[Record]) -> StructureArrays:

@@ -79,6 +79,10 @@ class AtomsBatch:
         sums = wrapped.new_zeros(self.n_structures, 3).index_add_(0, self.batch, wrapped)
         return replace(self, positions=wrapped - (sums / self.n_atoms[:, None])[self.batch])
 
+    def in_precision(self, dtype: torch.dtype) -> AtomsBatch:
+        """The same crystals in another dtype, in float32 with their atoms near the origin."""
+        return (self.near_origin() if dtype == torch.float32 else self).to(dtype=dtype)
+
     def moved(self, positions: Tensor, cell: Tensor) -> AtomsBatch:
         """The same atoms at other positions in other cells."""
         return replace(self, positions=positions, cell=cell)
@@ -140,8 +144,7 @@ def batch_for_prediction(
     structures: Structure | Iterable[Structure], dtype: torch.dtype, device: torch.device | str
 ) -> AtomsBatch:
     """``batch_structures``, in float32 with the atoms near the origin."""
-    atoms = batch_structures(structures, device=device)
-    return atoms.near_origin().to(dtype=dtype) if dtype == torch.float32 else atoms.to(dtype=dtype)
+    return batch_structures(structures, device=device).in_precision(dtype)
 
 
 def as_many(structures: Any) -> Iterable[Any]:

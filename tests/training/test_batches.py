@@ -44,6 +44,20 @@ def test_batch_of_rows_is_the_batch_of_structures(dataset: Dataset, arrays: Stru
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
 
 
+def test_single_precision_keeps_distances_of_atoms_far_away(arrays: StructureArrays) -> None:
+    """Trajectories that are not wrapped wander off."""
+    cells = np.repeat(arrays.cell, arrays.n_atoms, axis=0)
+    steps = np.random.default_rng(0).integers(-100, 100, size=(len(cells), 3))
+    far = replace(arrays, positions=arrays.positions + np.einsum("ni,nij->nj", steps, cells))
+    rows = np.arange(len(arrays))
+    near, single = arrays.atoms_batch(rows, torch.float64).near_origin(), far.atoms_batch(rows, torch.float32)
+    assert single.positions.dtype == torch.float32
+    offsets = torch.linalg.solve(near.cell[near.batch].mT, (single.positions.double() - near.positions)[..., None])
+    # the same places but for lattice vectors and a shift of the whole crystal
+    offsets = offsets[..., 0] - offsets[..., 0][torch.searchsorted(near.batch, near.batch)]
+    assert (offsets - offsets.round()).abs().max() < 3e-6
+
+
 def test_take_and_join_keep_everything(arrays: StructureArrays) -> None:
     frames = open_dataset(SAMPLES / "dft_forces_sample.extxyz", progress=False)
     whole = with_labels(structure_arrays(frames), frames)
