@@ -76,7 +76,7 @@ class PotNetModel(ModelInterface):  # type: ignore[misc]  # torch-sim is optiona
         if not bool(torch.isfinite(found.energy).all()):
             wrong = torch.nonzero(~torch.isfinite(found.energy))[:, 0].tolist()
             raise ValueError(f"state: the energies of the systems {wrong} are not finite; are atoms too close?")
-        results = {"energy": found.energy}
+        results = {"energy": found.energy.to(self._dtype)}
         if found.forces is not None:
             results["forces"] = found.forces.detach()
         if found.stress is not None:
