@@ -273,7 +273,7 @@ def _interruptions(training: Training, report: Report) -> Iterator[None]:
         saved = (training.folder / LAST).is_file()
         goes_on = "run it again to go on" if saved else "there is no checkpoint yet"
         text = f"Interrupted in epoch {training.progress.epoch}; {goes_on}."
-        if training.best and int(os.environ.get("RANK", "0")) == 0:
+        if training.best and training.global_rank == 0:
             text += f" Best model so far: {_export(training, {})}"
         report.end(text)
         number = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
