@@ -24,6 +24,7 @@ from ase.md.verlet import VelocityVerlet
 
 import ase_potnet
 from ase_potnet import PotNetCalculator, evaluate, load_model, predict
+from ase_potnet.models import build_model
 from ase_potnet.pretrained import save_model
 
 OPTIONS = {"width": 8, "message_width": (4, 2, 2), "n_sources": 2}
@@ -339,7 +340,8 @@ def test_packaged_weights() -> None:
 
 def test_a_property_model_is_no_potential() -> None:
     network = load_model("jarvis")
-    for model in (network, network.members[0]):
+    member = {"model": "equivariant-properties", "options": network.config}
+    for model in (network, build_model("mean-of-models", {"members": [member]})):
         with pytest.raises(ValueError, match=r"model: .* predicts properties, not energies"):
             evaluate(bulk("Cu"), model)
         with pytest.raises(ValueError, match=r"model: .* predicts properties, not energies"):
