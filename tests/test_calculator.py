@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import multiprocessing
 import pickle
@@ -340,7 +341,7 @@ def test_packaged_weights() -> None:
 
 def test_a_property_model_is_no_potential() -> None:
     network = load_model("jarvis")
-    member = {"model": "equivariant-properties", "options": network.config}
+    member = {"model": "equivariant-properties", "options": dataclasses.asdict(network.config)}
     for model in (network, build_model("mean-of-models", {"members": [member]})):
         with pytest.raises(ValueError, match=r"model: .* predicts properties, not energies"):
             evaluate(bulk("Cu"), model)
