@@ -55,10 +55,11 @@ class StructureArrays:
         """Atoms of every structure. (S,)"""
         return np.diff(self.first)
 
-    def n_labelled(self, name: str) -> int:
-        """Structures whose energy, forces (of every atom) or stress is known."""
-        known = np.isfinite(self.values[name]).reshape(len(self.values[name]), -1).all(axis=1)
-        return int((np.logical_and.reduceat(known, self.first[:-1]) if name == "forces" else known).sum())
+    def has(self, name: str) -> NDArray[np.bool_]:
+        """Whether the energy, the forces (of every atom) or the stress of a structure are known. (S,)"""
+        values = self.values[name]
+        known = np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
+        return np.asarray(np.logical_and.reduceat(known, self.first[:-1])) if name == "forces" else known
 
     @cached_property
     def family(self) -> NDArray[np.int64]:

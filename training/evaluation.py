@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
@@ -18,17 +19,23 @@ Predict = Callable[[nn.Module, AtomsBatch], dict[str, Tensor]]
 EVALUATION_BUDGET = Budget(structures=128, atoms=1024, pairs=60_000)
 
 
-def known_structures(arrays: StructureArrays, model: nn.Module) -> tuple[StructureArrays | None, tuple[str, ...]]:
-    """The structures of elements that the model knows, None where there are none, and the elements that it does not.
+def known_elements(model: nn.Module) -> NDArray[np.bool_]:
+    """Whether the model knows the element of an atomic number. (119,)
 
-    A model, or a member of it, says what it knows in a boolean buffer `elements` by atomic number; without such a
-    buffer it knows all.
+    A model, or a member of it, says so in a boolean buffer `elements` by atomic number; without such a buffer it
+    knows all.
     """
     known = np.ones(len(chemical_symbols), dtype=bool)
     for name, buffer in model.named_buffers():
         if name.rpartition(".")[2] == "elements" and buffer.dtype == torch.bool:
             known[: len(buffer)] &= buffer.cpu().numpy()
             known[len(buffer) :] = False
+    return known
+
+
+def known_structures(arrays: StructureArrays, model: nn.Module) -> tuple[StructureArrays | None, tuple[str, ...]]:
+    """The structures of elements that the model knows, None where there are none, and the elements that it does not."""
+    known = known_elements(model)
     unknown = np.unique(arrays.numbers[~known[arrays.numbers]])
     if not len(unknown):
         return arrays, ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 
 from .arrays import REPLAY_KIND, StructureArrays, join_arrays, structure_arrays
 from .data import Record
-from .evaluation import predict_arrays, predict_energies
+from .evaluation import known_elements, predict_arrays, predict_energies
 from .labelling.perturb import apply, too_close
 from .labelling.recipe import Kind
 from .recipe import ReplayConfig
@@ -82,7 +81,7 @@ def with_replay(
         ValueError: a path without usable structures.
     """
     rng = np.random.default_rng([seed, 1])
-    known = _known_elements(model)
+    known = (np.flatnonzero(known_elements(model)[1:95]) + 1).tolist()
     sources = None
     if config.path is not None:
         read_structures = (record.atoms for record in read(config.path, "auto", []))
@@ -102,14 +101,6 @@ def with_replay(
         raise ValueError("data.replay: in no frame are the forces of the model below 5 eV/Å")
     note = f"{config.frames - n_missing:,} replay frames added to the training part"
     return replace(data, train=join_arrays([data.train, *parts]), notes=(*data.notes, note))
-
-
-def _known_elements(model: nn.Module) -> list[int]:
-    """Atomic numbers that the model knows."""
-    elements: Any = getattr(model, "elements", None)
-    if elements is None:
-        return list(range(1, 95))
-    return [int(number) for number in torch.nonzero(elements)[:, 0]]
 
 
 def _draw(sources: list[Atoms] | None, known: list[int], rng: np.random.Generator) -> Atoms:

@@ -76,7 +76,7 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
     if n_lost > 0 and data.val is None:
         notes.append(f"{n_lost:,} structures left out: no label, or beyond max_structures or max_atoms")
     if not targets:
-        counts = {name: train.n_labelled(name) for name in ("energy", "forces", "stress")}
+        counts = {name: int(train.has(name).sum()) for name in ("energy", "forces", "stress")}
         if min(counts.values()) < len(train):
             text = ", ".join(f"{name} of {count:,}" for name, count in counts.items())
             notes.append(f"labels for training: {text} structures{_what_there_is(parts.train, targets)}")
@@ -137,8 +137,7 @@ def to_arrays(dataset: Dataset, targets: Sequence[Target]) -> StructureArrays | 
         known = np.isfinite(arrays.values["targets"]).any(axis=1)
     else:
         arrays = with_labels(arrays, dataset)
-        has_forces = np.isfinite(arrays.values["forces"]).all(axis=1)
-        known = np.isfinite(arrays.values["energy"]) | np.logical_and.reduceat(has_forces, arrays.first[:-1])
+        known = arrays.has("energy") | arrays.has("forces")
     if not known.any():
         return None
     return arrays if known.all() else arrays.take(np.flatnonzero(known))
