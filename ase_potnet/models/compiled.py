@@ -107,7 +107,7 @@ def _step(model: EquivariantPotNet, complete: Flags) -> Callable[..., tuple[Tens
         references = model.references[numbers]
 
         def energies_of(moved: AtomsBatch) -> Tensor:
-            return model.features_at(moved, places, potentials)[1].double() + references
+            return model.features_at(moved, [places], potentials)[1].double() + references
 
         with recorded_for_compiler():
             found = differentiate(energies_of, atoms)

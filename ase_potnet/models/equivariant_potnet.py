@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ase_potnet.graph import AtomsBatch, Edges, local_edges
 from ase_potnet.models.angular import SphereGrid
 from ase_potnet.models.layers import is_recorded, mean_over_atoms
-from ase_potnet.models.local_environment import Environment, LocalEnvironment, Places, padded_places
+from ase_potnet.models.local_environment import Environment, LocalEnvironment, Places, Surroundings, grouped_places
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
 from ase_potnet.models.site_potentials import N_POTENTIALS, CompletePotentials, SitePotentials, Sources
 
@@ -126,28 +126,28 @@ class EquivariantPotNet(nn.Module):
         """Invariant features (T, C) of the last layer, and energies without the references of the elements (T,), eV."""
         self.require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
-        places = edges if isinstance(edges, Places) else padded_places(edges, atoms, self.config.cutoff)
+        places = [edges] if isinstance(edges, Places) else grouped_places(edges, atoms, self.config.cutoff)
         return self.features_at(atoms, places)
 
     def features_at(
         self,
         atoms: AtomsBatch,
-        places: Places,
-        site_potentials: Callable[[Tensor, AtomsBatch, Environment | None], CompletePotentials] | None = None,
+        places: Sequence[Places],
+        site_potentials: Callable[[Tensor, AtomsBatch, Surroundings | None], CompletePotentials] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The same with known neighbours of known elements; the complete potentials in another way if given."""
-        environment = self.environment(places.vectors(atoms), places.senders)
-        scalars, higher = self.layers[0](self.embedding(atoms.numbers), [], environment, None)
-        energies, complete = self.readouts[0](scalars) * environment.bonded, None
+        surroundings = Surroundings([self.environment(group, atoms) for group in places])
+        scalars, higher = self.layers[0](self.embedding(atoms.numbers), [], surroundings, None)
+        energies, complete = self.readouts[0](scalars) * surroundings.bonded, None
         if self.config.n_sources:
-            sources = self.neutral(self.sources(scalars, environment), atoms)
+            sources = self.neutral(self.sources(scalars, surroundings), atoms)
             relative = self.config.neutral == "flow" and not self.config.absolute
-            complete = (site_potentials or self.site_potentials)(sources, atoms, environment if relative else None)
+            complete = (site_potentials or self.site_potentials)(sources, atoms, surroundings if relative else None)
             energies = energies + complete.energies
         for layer, readout in zip(self.layers[1:], self.readouts[1:], strict=True):
-            scalars, higher = layer(scalars, higher, environment, complete)
-            energies = energies + readout(scalars) * environment.bonded
-        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, environment)
+            scalars, higher = layer(scalars, higher, surroundings, complete)
+            energies = energies + readout(scalars) * surroundings.bonded
+        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, surroundings)
 
     def neutral(self, sources: Tensor, atoms: AtomsBatch) -> Tensor:
         """Sources whose Coulomb column sums to zero over every structure. (T, Q, 3)"""
@@ -223,10 +223,11 @@ class Layer(nn.Module):
                 weight *= weight.shape[0] ** -0.5
 
     def forward(
-        self, scalars: Tensor, higher: Sequence[Tensor], env: Environment, complete: CompletePotentials | None
+        self, scalars: Tensor, higher: Sequence[Tensor], around: Surroundings, complete: CompletePotentials | None
     ) -> tuple[Tensor, list[Tensor]]:
         width = scalars.shape[1]
-        mixed = self.mix(env.sum_over_neighbours(self.messages(scalars, higher, env)))
+        sent = self.sent(scalars, higher)
+        mixed = self.mix(around.of_atoms(lambda group: group.sum_over_neighbours(self.messages(sent, group))))
         if complete is not None and complete.fields is not None:
             vectors = self.fields(complete.fields).transpose(0, 1)  # (3, T, 2 C)
             mixed = torch.cat((mixed[:1], mixed[1:4] + vectors, mixed[4:]))
@@ -244,17 +245,23 @@ class Layer(nn.Module):
             result.append(new + higher[l - 1] if higher else new)
         return scalars + self.residual(hidden), result
 
-    def messages(self, scalars: Tensor, higher: Sequence[Tensor], env: Environment) -> Tensor:
-        """Features of the neighbours, those of degree 1 and 2 contracted with the direction. (T, K, M)"""
-        sent = [self.senders[0](scalars)]
+    def sent(self, scalars: Tensor, higher: Sequence[Tensor]) -> Tensor:
+        """What atoms send to their neighbours, of degree 0, 1 and 2. (T, sum (2l+1) M_l)"""
+        parts = [self.senders[0](scalars)]
         if len(self.widths) == 1:
-            return env.at_neighbours(0.1 * sent[0])
+            return 0.1 * parts[0]
         for linear, part in zip(self.senders[1:], higher, strict=True):
-            sent.append(linear(part).transpose(0, 1).flatten(1))  # (T, (2l+1) M_l)
-        at_neighbours = env.at_neighbours(torch.cat(sent, dim=1))
+            parts.append(linear(part).transpose(0, 1).flatten(1))  # (T, (2l+1) M_l)
+        return torch.cat(parts, dim=1)
+
+    def messages(self, sent: Tensor, env: Environment) -> Tensor:
+        """What the neighbours sent, that of degree 1 and 2 contracted with the direction. (T, K, M)"""
+        at_neighbours = env.at_neighbours(sent)
+        if len(self.widths) == 1:
+            return at_neighbours
         if is_recorded():
             return self._contracted(at_neighbours, env.harmonics)
-        return (at_neighbours * (env.harmonics @ self.spread.to(scalars))) @ self.contract.to(scalars)
+        return (at_neighbours * (env.harmonics @ self.spread.to(sent))) @ self.contract.to(sent)
 
     def _contracted(self, features: Tensor, harmonics: Tensor) -> Tensor:
         """The same contraction without tables: few numbers, which a compiler sums in registers."""

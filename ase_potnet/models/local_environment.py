@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, Edges
@@ -13,29 +16,33 @@ from ase_potnet.models.angular import EdgeHarmonics
 from ase_potnet.models.layers import is_recorded
 from ase_potnet.models.radial import RadialBasis
 
+_WORTH_A_GROUP = 400  # empty places that cost as much as one more group of atoms
+
 
 @dataclass(frozen=True)
 class Places:
-    """K places for the neighbours of every atom. An empty one holds a neighbour at the cut-off along z.
+    """K places for the neighbours of each of T atoms. An empty one holds a neighbour at the cut-off along z.
 
     senders: (T, K) index of the neighbour (the atom itself in empty places)
     images: (T, K, 3) integer translations of the neighbours, in cell vectors; None if all are zero
     offsets: (T, K, 3) what to add to the vector between atoms: zero, or (0, 0, cut-off) in empty places
+    receivers: (T,) index of the atoms; None for all atoms of the batch in their order
     """
 
     senders: Tensor
     images: Tensor | None
     offsets: Tensor
+    receivers: Tensor | None = None
 
     def vectors(self, atoms: AtomsBatch) -> Tensor:
         """From atoms to their neighbours, differentiable in positions and cell. (T, K, 3) Å"""
-        between = F.embedding(self.senders, atoms.positions) - atoms.positions[:, None]
+        between = F.embedding(self.senders, atoms.positions) - of_atoms(atoms.positions, self.receivers)[:, None]
         if self.images is None:
             return between + self.offsets
         if atoms.n_structures == 1:
             shifts = torch.addmm(self.offsets.view(-1, 3), self.images.view(-1, 3), atoms.cell[0])
             return between + shifts.view_as(between)
-        return between + torch.baddbmm(self.offsets, self.images, atoms.cell[atoms.batch])
+        return between + torch.baddbmm(self.offsets, self.images, atoms.cell[of_atoms(atoms.batch, self.receivers)])
 
     @torch.no_grad()
     def sorted(self, atoms: AtomsBatch) -> Places:
@@ -44,7 +51,9 @@ class Places:
         order = (vectors * vectors).sum(2).argsort(dim=1)
         triples = order[..., None].expand(-1, -1, 3)
         images = None if self.images is None else self.images.gather(1, triples)
-        return Places(self.senders.gather(1, order), images, self.offsets.gather(1, triples))
+        return replace(
+            self, senders=self.senders.gather(1, order), images=images, offsets=self.offsets.gather(1, triples)
+        )
 
     @torch.no_grad()
     def within(self, atoms: AtomsBatch, cutoff: float) -> Places:
@@ -55,30 +64,63 @@ class Places:
         if n == self.senders.shape[1]:
             return self
         images = None if self.images is None else self.images[:, :n].contiguous()
-        return Places(self.senders[:, :n].contiguous(), images, self.offsets[:, :n].contiguous())
+        return replace(
+            self, senders=self.senders[:, :n].contiguous(), images=images, offsets=self.offsets[:, :n].contiguous()
+        )
 
 
 def padded_places(edges: Edges, atoms: AtomsBatch, cutoff: float) -> Places:
-    """Places from edges sorted by receiver; edges may exceed the cut-off."""
-    n_atoms = len(atoms.numbers)
-    counts = torch.bincount(edges.receiver, minlength=n_atoms)
-    n_places = max(2, int(counts.max()))  # one place would be another shape to a compiler
+    """Places of all atoms from edges sorted by receiver; edges may exceed the cut-off."""
+    counts = torch.bincount(edges.receiver, minlength=len(atoms.numbers))
+    return _places(edges, counts, None, bool(atoms.pbc.any()), cutoff)
+
+
+def grouped_places(edges: Edges, atoms: AtomsBatch, cutoff: float) -> list[Places]:
+    """The same in groups of atoms with about as many neighbours, so that few places are empty."""
+    counts = torch.bincount(edges.receiver, minlength=len(atoms.numbers))
+    order = torch.argsort(counts, stable=True)
+    sizes = _group_sizes(counts[order].cpu().numpy())
+    groups = [None] if len(sizes) == 1 else list(order.split(sizes))
+    return [_places(edges, counts, group, bool(atoms.pbc.any()), cutoff) for group in groups]
+
+
+def _group_sizes(counts: NDArray[np.int64]) -> list[int]:
+    """Where to cut ascending numbers of neighbours, as long as that saves many empty places."""
+    saved = np.arange(len(counts)) * (counts[-1] - np.roll(counts, 1)) if len(counts) else np.zeros(1)
+    cut = int(saved.argmax())
+    if saved[cut] < _WORTH_A_GROUP:
+        return [len(counts)]
+    return _group_sizes(counts[:cut]) + _group_sizes(counts[cut:])
+
+
+def _places(edges: Edges, counts: Tensor, receivers: Tensor | None, periodic: bool, cutoff: float) -> Places:
+    """Places of some atoms, or all. counts: (T,) edges of every atom"""
     first = torch.cumsum(counts, 0) - counts
-    index = torch.arange(len(edges), device=counts.device) - first[edges.receiver] + edges.receiver * n_places
-    senders = torch.arange(n_atoms, device=index.device).repeat_interleave(n_places).index_copy_(0, index, edges.sender)
-    images = None
-    if atoms.pbc.any():
-        images = edges.image.new_zeros(n_atoms * n_places, 3).index_copy_(0, index, edges.image).view(n_atoms, -1, 3)
-    offsets = edges.image.new_zeros(n_atoms * n_places, 3)
-    offsets[:, 2] = cutoff
-    offsets.index_fill_(0, index, 0.0)
-    return Places(senders.view(n_atoms, -1), images, offsets.view(n_atoms, -1, 3))
+    atoms = torch.arange(len(counts), device=counts.device) if receivers is None else receivers
+    counts, first = counts[atoms], first[atoms]
+    n_places = max(2, int(counts.max()))  # one place would be another shape to a compiler
+    place = torch.arange(n_places, device=counts.device)
+    empty = place >= counts[:, None]  # (T, K)
+    index = (first[:, None] + place).clamp(max=max(len(edges) - 1, 0))
+    offsets = edges.image.new_zeros(*index.shape, 3)
+    offsets[..., 2] = cutoff * empty
+    senders, images = atoms[:, None].expand_as(index).contiguous(), torch.zeros_like(offsets)
+    if len(edges) > 0:
+        senders = torch.where(empty, senders, edges.sender[index])
+        images = edges.image[index].masked_fill(empty[..., None], 0.0)
+    return Places(senders, images if periodic else None, offsets, receivers)
+
+
+def of_atoms(values: Tensor, receivers: Tensor | None) -> Tensor:
+    """Values of some atoms, or of all for None. (T, ...) -> (t, ...)"""
+    return values if receivers is None else values.index_select(0, receivers)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Functions of the places of every atom; radial functions are zero in empty places.
+    """Functions of the places of T atoms; radial functions are zero in empty places.
 
+    receivers: (T,) index of the atoms; None for all atoms of the batch in their order
     senders: (T, K) index of the neighbour
     distances: (T, K) Å
     radial: (T, K, n_radial)
@@ -88,6 +130,7 @@ class Environment:
     bonded: (T,) their sum, from 0 for an atom without neighbours to nearly 1
     """
 
+    receivers: Tensor | None
     senders: Tensor
     distances: Tensor
     radial: Tensor
@@ -107,7 +150,23 @@ class Environment:
     def less_neighbours(self, values: Tensor) -> Tensor:
         """Values less those of the neighbours, sum_j w_ij (v_i - v_j): the same if all are shifted. (T, C) -> (T, C)"""
         of_neighbours = (self.weights[..., None] * self.at_neighbours(values)).sum(1)
-        return self.bonded[:, None] * values - of_neighbours
+        return self.bonded[:, None] * of_atoms(values, self.receivers) - of_neighbours
+
+
+class Surroundings:
+    """Environments of all atoms of a batch, in groups."""
+
+    def __init__(self, groups: Sequence[Environment]) -> None:
+        self._groups = groups
+        self._order: Tensor | None = None
+        if len(groups) > 1:
+            self._order = torch.argsort(torch.cat([group.receivers for group in groups if group.receivers is not None]))
+        self.bonded = self.of_atoms(lambda group: group.bonded)
+
+    def of_atoms(self, function: Callable[[Environment], Tensor]) -> Tensor:
+        """What a function says of the atoms of each group, (t, ...), for all atoms in their order. (T, ...)"""
+        parts = [function(group) for group in self._groups]
+        return parts[0] if self._order is None else torch.cat(parts).index_select(0, self._order)
 
 
 class LocalEnvironment(nn.Module):
@@ -127,14 +186,17 @@ class LocalEnvironment(nn.Module):
         self.register_buffer("of_harmonics", F.one_hot(lm).T.double(), persistent=False)
         self.register_buffer("of_radial", F.one_hot(n).T.double(), persistent=False)
 
-    def forward(self, vectors: Tensor, senders: Tensor) -> Environment:
-        """(T, K, 3) Å, (T, K)"""
+    def forward(self, places: Places, atoms: AtomsBatch) -> Environment:
+        """Differentiable in positions and cell."""
+        vectors = places.vectors(atoms)
         distances = torch.sqrt((vectors * vectors).sum(2))
         harmonics = self.harmonics(vectors / distances[..., None])
         radial, smooth = self.radial(distances)
         products = self._products(harmonics, radial)
         weights = smooth / (smooth.sum(1, keepdim=True) + 0.3)
-        return Environment(senders, distances, radial, harmonics, products, weights, weights.sum(1))
+        return Environment(
+            places.receivers, places.senders, distances, radial, harmonics, products, weights, weights.sum(1)
+        )
 
     def _products(self, harmonics: Tensor, radial: Tensor) -> Tensor:
         """(T, K, n_lm), (T, K, n_radial) -> (T, K, n_products)"""

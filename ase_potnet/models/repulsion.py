@@ -7,7 +7,7 @@ from ase.data import covalent_radii
 from torch import Tensor, nn
 
 from ase_potnet.models.layers import is_recorded
-from ase_potnet.models.local_environment import Environment
+from ase_potnet.models.local_environment import Environment, Surroundings, of_atoms
 from ase_potnet.models.radial import envelope
 
 _COULOMB = 14.399645  # e^2 / 4 pi epsilon_0, eV Å
@@ -29,22 +29,22 @@ class ScreenedNuclearRepulsion(nn.Module):
         radii = torch.tensor(covalent_radii[:95])
         self.register_buffer("radii", radii.clamp(max=0.5 * cutoff), persistent=False)
 
-    def forward(self, numbers: Tensor, env: Environment) -> Tensor:
+    def forward(self, numbers: Tensor, around: Surroundings) -> Tensor:
         """Energy of every atom, half of each pair, eV. (T,)"""
-        end = self._end(numbers, env)
+        return around.of_atoms(lambda group: self._energies(numbers, group))
+
+    def _energies(self, numbers: Tensor, env: Environment) -> Tensor:
+        """Of the atoms of a group. (t,)"""
+        own, radii = of_atoms(numbers, env.receivers), self.radii.to(env.distances)
+        end = radii[own][:, None] + radii[numbers][env.senders]  # (t, K), where the repulsion ends, Å
         if is_recorded():
-            return _pair_energies(env.distances, end, numbers[:, None], numbers[env.senders]).sum(1)
+            return _pair_energies(env.distances, end, own[:, None], numbers[env.senders]).sum(1)
         near = torch.nonzero(env.distances < end)  # few, mostly none
         if len(near) == 0:
-            return env.distances.new_zeros(len(numbers))
+            return env.distances.new_zeros(len(own))
         i, k = near.unbind(1)
-        pairs = _pair_energies(env.distances[i, k], end[i, k], numbers[i], numbers[env.senders[i, k]])
-        return pairs.new_zeros(len(numbers)).index_add(0, i, pairs)
-
-    def _end(self, numbers: Tensor, env: Environment) -> Tensor:
-        """Where the repulsion of an atom and its neighbour ends, Å. (T, K)"""
-        radii = self.radii.to(env.distances)[numbers]  # (T,)
-        return radii[:, None] + radii[env.senders]
+        pairs = _pair_energies(env.distances[i, k], end[i, k], own[i], numbers[env.senders[i, k]])
+        return pairs.new_zeros(len(own)).index_add(0, i, pairs)
 
 
 def _pair_energies(r: Tensor, end: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.lattice import Coulomb, London, Pauli, site_sums
 from ase_potnet.models.layers import sum_tolerance
-from ase_potnet.models.local_environment import Environment
+from ase_potnet.models.local_environment import Environment, Surroundings, of_atoms
 
 N_POTENTIALS = 3
 
@@ -31,16 +31,21 @@ class Sources(nn.Module):
             self.weights = nn.Parameter(torch.randn(n_radial, n_sources) * n_radial**-0.5)
         self.sources = nn.Linear(width, (N_POTENTIALS - 1) * n_sources)
 
-    def forward(self, scalars: Tensor, env: Environment) -> Tensor:
+    def forward(self, scalars: Tensor, around: Surroundings) -> Tensor:
         """(T, C) -> (T, n_sources, 3)"""
         charges = self.donors(scalars)  # (T, Q)
         if self.neutral == "flow":
-            messages = env.at_neighbours(charges) - charges[:, None]  # (T, K, Q)
-            charges = ((env.radial @ (0.1 * self.weights)) * messages).sum(1)
+            donated = charges
+            charges = around.of_atoms(lambda group: self._flow(donated, group))
         others = self.sources(scalars).view(-1, self.n_sources, N_POTENTIALS - 1)
         if not self.unbounded:
             others = bounded(others)
         return torch.cat((charges[..., None], others), dim=2)
+
+    def _flow(self, donated: Tensor, env: Environment) -> Tensor:
+        """Charges that flow to atoms. (T, Q) -> (t, Q)"""
+        messages = env.at_neighbours(donated) - of_atoms(donated, env.receivers)[:, None]  # (t, K, Q)
+        return ((env.radial @ (0.1 * self.weights)) * messages).sum(1)
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ class SitePotentials(nn.Module):
         self.register_buffer("is_london", torch.tensor([False, True, False]), persistent=False)
         self.strength = nn.Parameter(torch.tensor([0.0, 0.01, 0.01]).repeat(n_sources, 1))
 
-    def forward(self, sources: Tensor, atoms: AtomsBatch, environment: Environment | None = None) -> CompletePotentials:
-        """sources: (T, Q, 3). environment: see ``of_sums``"""
+    def forward(self, sources: Tensor, atoms: AtomsBatch, around: Surroundings | None = None) -> CompletePotentials:
+        """sources: (T, Q, 3). around: see ``of_sums``"""
         found = site_sums(
             sources.reshape(len(sources), -1),
             atoms.positions,
@@ -93,14 +98,14 @@ class SitePotentials(nn.Module):
         )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)
         sums, fields = found if isinstance(found, tuple) else (found, None)
         of_sources = None if fields is None else _own(fields, sources)
-        return self.of_sums(sources, _own(sums, sources), of_sources, environment)
+        return self.of_sums(sources, _own(sums, sources), of_sources, around)
 
     def of_sums(
-        self, sources: Tensor, sums: Tensor, fields: Tensor | None = None, environment: Environment | None = None
+        self, sources: Tensor, sums: Tensor, fields: Tensor | None = None, around: Surroundings | None = None
     ) -> CompletePotentials:
         """The same from sources (T, Q, 3), their own sums (T, Q, 3) and fields (T, 3, Q, 3).
 
-        environment: if given, an atom sees the difference of its Coulomb potential to those of its neighbours, not the
+        around: if given, an atom sees the difference of its Coulomb potential to those of its neighbours, not the
         potential itself, which a layer with a net dipole shifts beyond itself at any distance.
         """
         scale = self.get_buffer("scale").to(sources)
@@ -111,8 +116,8 @@ class SitePotentials(nn.Module):
             energies = 0.5 * (self.strength * sources * potentials).sum((1, 2))
             return CompletePotentials(potentials.flatten(1), fields, energies)
         differences = potentials
-        if environment is not None:
-            coulomb = environment.less_neighbours(potentials[..., 0])
+        if around is not None:
+            coulomb = around.of_atoms(lambda group: group.less_neighbours(potentials[..., 0]))
             differences = torch.cat((coulomb[..., None], potentials[..., 1:]), dim=2)
         seen = bounded(differences)
         coulomb, london, pauli = self.strength.unbind(1)

@@ -20,7 +20,7 @@ from ase_potnet.lattice.potentials.base import Primitive, decompose, radial_valu
 from ase_potnet.lattice.primitive_sums import self_and_distinct_pairs
 from ase_potnet.lattice.structures import Structures
 from ase_potnet.models.layers import sum_tolerance
-from ase_potnet.models.local_environment import Environment
+from ase_potnet.models.local_environment import Surroundings
 from ase_potnet.models.site_potentials import CompletePotentials, SitePotentials
 
 
@@ -49,14 +49,12 @@ class TabulatedPotentials:
     def __init__(self, potentials: SitePotentials, tables: SumTables, complete: tuple[bool, ...]) -> None:
         self.potentials, self.tables, self.complete = potentials, tables, complete
 
-    def __call__(
-        self, sources: Tensor, atoms: AtomsBatch, environment: Environment | None = None
-    ) -> CompletePotentials:
+    def __call__(self, sources: Tensor, atoms: AtomsBatch, around: Surroundings | None = None) -> CompletePotentials:
         """sources: (T, Q, 3)"""
         primitives = decompose(self.potentials.potentials).primitives
         sums = _pair_sums(atoms.positions, atoms.cell[0], self.tables, primitives, self.complete)  # (3, T, T)
         own = (sums @ sources.permute(2, 0, 1)).permute(1, 2, 0)
-        return self.potentials.of_sums(sources, own, environment=environment)
+        return self.potentials.of_sums(sources, own, around=around)
 
 
 def make_tables(potentials: SitePotentials, atoms: AtomsBatch) -> tuple[SumTables, tuple[bool, ...]]:
