@@ -81,13 +81,14 @@ class _Products(torch.autograd.Function):
         ctx.save_for_backward(pairs, to_grid, from_grid)
         n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
         result = pairs.new_empty(2, len(from_grid), n_atoms, width)
-        work = pairs.new_empty(3, len(to_grid) * width * min(n_atoms, _ATOMS))
+        memory = pairs.new_empty(3 * len(to_grid) * min(n_atoms, _ATOMS) * width)
         for start in range(0, n_atoms, _ATOMS):
             some = slice(start, start + _ATOMS)
-            a, b = _on_grid(pairs[:, some], to_grid, work)
-            for place in range(2):
-                torch.mul(a, b, out=a)
-                result[place][:, some] = (from_grid @ a.flatten(1)).view(len(from_grid), -1, width)
+            both, (product,) = _work(memory, 1, len(to_grid), min(_ATOMS, n_atoms - start), width)
+            a, b = _on_grid(pairs[:, some], to_grid, both)
+            for place, left in enumerate((a, product)):
+                torch.mul(left, b, out=product)
+                result[place][:, some] = (from_grid @ product.flatten(1)).view(len(from_grid), -1, width)
         return result
 
     @staticmethod
@@ -99,29 +100,35 @@ class _Products(torch.autograd.Function):
             return torch.autograd.grad(outputs, inputs, grad, create_graph=True)[0], None, None
         n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
         result = torch.empty_like(pairs)
-        work = pairs.new_empty(4, len(to_grid) * width * min(n_atoms, _ATOMS))
+        memory = pairs.new_empty(4 * len(to_grid) * min(n_atoms, _ATOMS) * width)
         for start in range(0, n_atoms, _ATOMS):
             some = slice(start, start + _ATOMS)
-            a, b = _on_grid(pairs[:, some], to_grid, work)
-            of_second, of_third = (
-                torch.mm(from_grid.T, part[:, some].flatten(1), out=memory[: a.numel()].view(len(a), -1)).view_as(a)
-                for part, memory in zip(grad, work[2:], strict=True)
-            )
-            of_third.mul_(b)
-            of_second.add_(of_third)
-            b.mul_(of_second)  # slope by a: b (g2 + b g3)
-            a.mul_(of_second.add_(of_third))  # slope by b: a (g2 + 2 b g3)
-            result[:, some, :width] = (to_grid.T @ b.flatten(1)).view(len(pairs), -1, width)
-            result[:, some, width:] = (to_grid.T @ a.flatten(1)).view(len(pairs), -1, width)
+            both, (of_second, of_third) = _work(memory, 2, len(to_grid), min(_ATOMS, n_atoms - start), width)
+            a, b = _on_grid(pairs[:, some], to_grid, both)
+            for slopes, part in zip((of_second, of_third), grad, strict=True):
+                _times(from_grid.T, part[:, some].flatten(1), slopes.flatten(1))
+            of_second.add_(of_third.mul_(b))  # g2 + b g3
+            of_third.add_(of_second).mul_(a)  # a (g2 + 2 b g3), the slope by b
+            torch.mul(of_second, b, out=a)  # the slope by a
+            b.copy_(of_third)
+            result[:, some] = (to_grid.T @ both.flatten(1)).view(len(pairs), -1, 2 * width)
         return result, None, None
 
 
-def _on_grid(pairs: Tensor, to_grid: Tensor, work: Tensor) -> tuple[Tensor, Tensor]:
-    """Both functions on the grid, in the first two rows of ``work``. (n_lm, t, 2 C) -> two (P, t, C)"""
-    n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
-    size = len(to_grid) * n_atoms * width
-    a, b = (
-        torch.mm(to_grid, part.flatten(1), out=memory[:size].view(len(to_grid), -1)).view(-1, n_atoms, width)
-        for part, memory in zip(pairs.split(width, dim=2), work[:2], strict=True)
-    )
+def _work(memory: Tensor, n_others: int, n_points: int, n_atoms: int, width: int) -> tuple[Tensor, Tensor]:
+    """Room for two functions on the grid side by side (P, t, 2 C), and for others (n_others, P, t, C)."""
+    size = n_points * n_atoms * width
+    both, others = memory[: 2 * size], memory[2 * size : (2 + n_others) * size]
+    return both.view(n_points, n_atoms, 2 * width), others.view(n_others, n_points, n_atoms, width)
+
+
+def _on_grid(pairs: Tensor, to_grid: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
+    """Two functions on the grid, in the memory of ``both``. (n_lm, t, 2 C) -> two (P, t, C)"""
+    torch.mm(to_grid, pairs.flatten(1), out=both.flatten(1))
+    a, b = both.chunk(2, dim=2)
     return a, b
+
+
+def _times(left: Tensor, right: Tensor, result: Tensor) -> None:
+    """Product of matrices; a column times a row is a product of numbers, which BLAS makes slowly."""
+    (torch.mul if left.shape[1] == 1 else torch.mm)(left, right, out=result)
