@@ -29,7 +29,7 @@ class CompleteEdges:
 
 
 def complete_edges(
-    atoms: AtomsBatch, potentials: Potential | Sequence[Potential], tolerance: float = 1e-8
+    atoms: AtomsBatch, potentials: Potential | Sequence[Potential], tolerance: float | None = 1e-8
 ) -> CompleteEdges:
     """Every pair of atoms of each structure with its pair sums, differentiable in positions and cells.
 

@@ -34,7 +34,7 @@ def build_graph(
     cutoff: float | None = None,
     n_nearest: int | None = None,
     potentials: Potential | Sequence[Potential] = (),
-    tolerance: float = 1e-8,
+    tolerance: float | None = 1e-8,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Graph:

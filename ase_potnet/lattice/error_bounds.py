@@ -15,6 +15,13 @@ from ase_potnet.lattice.potentials.base import Decomposition
 Array = NDArray[np.float64]
 
 
+def read_tolerance(tolerance: float | None, dtype: torch.dtype) -> float:
+    """The tolerance as a float; None for what suits the dtype. Raises ValueError."""
+    if tolerance is None:
+        return 1e-5 if dtype == torch.float32 else 1e-11
+    return check_tolerance(tolerance)
+
+
 def check_tolerance(tolerance: float) -> float:
     """The tolerance as a float. Raises ValueError."""
     try:

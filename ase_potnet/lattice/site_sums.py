@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
-from ase_potnet.lattice.error_bounds import check_reachable, check_tolerance
+from ase_potnet.lattice.error_bounds import check_reachable, read_tolerance
 from ase_potnet.lattice.neighbours import sum_over_neighbours
 from ase_potnet.lattice.pair_sums import pair_costs
 from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long_range, partial_long_range_field
@@ -36,7 +36,7 @@ def site_sums(
     potentials: Potential | Sequence[Potential],
     *,
     pbc: PeriodicFlags = True,
-    tolerance: float = 1e-8,
+    tolerance: float | None = 1e-8,
     field: bool = False,
     batch: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -63,12 +63,14 @@ def site_sums(
     structures = read_structures(positions, cell, pbc, batch)
     decomposition = decompose(potentials)  # type: ignore[arg-type]
     flat = _read_sources(sources, positions, structures)
-    single = structures.positions.dtype == torch.float32
+    dtype = structures.positions.dtype
+    single, wanted = dtype == torch.float32, read_tolerance(tolerance, dtype)
     n_channels = flat.shape[1]
-    plans = plan_sums(structures, decomposition, check_tolerance(tolerance), _SiteCosts(n_channels, field), single)
+    plans = plan_sums(structures, decomposition, wanted, _SiteCosts(n_channels, field), single)
     pieces, owners = [], []
     for plan in plans:
-        check_reachable(plan, decomposition, structures.positions.dtype)
+        if tolerance is not None:
+            check_reachable(plan, decomposition, dtype)
         if not field and is_small_crystal(structures, plans):
             pairs = small_crystal_sums(structures, plan, decomposition)
             pieces.append((pairs @ flat).transpose(0, 1)[:, None])  # (n, 1, p, C)

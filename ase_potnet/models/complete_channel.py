@@ -30,7 +30,7 @@ class CompleteChannel:
     the background cancels: S_ij less its mean over j does that once for all sources.
     """
 
-    def __init__(self, atoms: AtomsBatch, potentials: Sequence[Potential], tolerance: float) -> None:
+    def __init__(self, atoms: AtomsBatch, potentials: Sequence[Potential], tolerance: float | None) -> None:
         self.potentials_, self.tolerance = tuple(potentials), tolerance
         n_atoms = atoms.n_atoms.cpu().numpy()
         small = n_atoms <= _DENSE
@@ -86,7 +86,7 @@ class _Group:
 def _groups(
     atoms: AtomsBatch,
     potentials: tuple[Potential, ...],
-    tolerance: float,
+    tolerance: float | None,
     n_atoms: NDArray[np.int64],
     members: NDArray[np.int64],
 ) -> list[_Group]:

@@ -26,7 +26,6 @@ from ase_potnet.models.layers import (
     mean_over_atoms,
     mlp,
     read_potentials,
-    sum_tolerance,
 )
 from ase_potnet.models.neighbour_channel import NeighbourChannel, NeighbourPairs, neighbour_pairs
 from ase_potnet.models.scaling import N_ELEMENTS, TargetScaling, composition
@@ -147,7 +146,7 @@ class InvariantPotNet(nn.Module):
         radial_pairs, angular_pairs = pairs.split(config.n_radial)
         complete = None
         if not config.euclidean:
-            complete = CompleteChannel(atoms, self.potentials, sum_tolerance(config.tolerance, atoms.dtype))
+            complete = CompleteChannel(atoms, self.potentials, config.tolerance)
         return Surroundings(radial_pairs, NeighbourChannel(angular_pairs) if config.l_max >= 0 else None, complete)
 
 

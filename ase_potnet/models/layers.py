@@ -117,10 +117,3 @@ class MultiquadricBasis(nn.Module):
 def mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
     """Linear, SiLU, Linear."""
     return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_out))
-
-
-def sum_tolerance(tolerance: float | None, dtype: torch.dtype) -> float:
-    """The tolerance of the potential sums that suits a dtype where none is given."""
-    if tolerance is not None:
-        return tolerance
-    return 1e-5 if dtype == torch.float32 else 1e-11

@@ -25,7 +25,6 @@ from ase_potnet.models.layers import (
     mlp,
     read_potentials,
     sum_over_neighbours,
-    sum_tolerance,
 )
 from ase_potnet.models.scaling import TargetScaling, composition
 
@@ -141,7 +140,7 @@ class PotNet(nn.Module):
 
     def _complete_edges(self, atoms: AtomsBatch) -> EdgeFeatures:
         with torch.autocast(atoms.device.type, enabled=False):
-            pairs = complete_edges(atoms, self.potentials, sum_tolerance(self.config.tolerance, atoms.dtype))
+            pairs = complete_edges(atoms, self.potentials, self.config.tolerance)
             potential = pairs.sums @ self.get_buffer("coefficients").to(atoms.dtype)
         return EdgeFeatures(pairs.receiver, pairs.sender, self.complete_embedding(potential))
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.lattice import Coulomb, London, Pauli, site_sums
-from ase_potnet.models.layers import sum_tolerance
 from ase_potnet.models.local_environment import Environment, Surroundings, of_atoms
 
 N_POTENTIALS = 3
@@ -92,7 +91,7 @@ class SitePotentials(nn.Module):
             atoms.cell,
             self.potentials,
             pbc=atoms.pbc,
-            tolerance=sum_tolerance(self.tolerance, atoms.dtype),
+            tolerance=self.tolerance,
             field=self.fields,
             batch=atoms.batch,
         )  # (T, Q · 3, 3) and (T, Q · 3, 3, 3)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.lattice.buckets import self_terms, zero_modes
+from ase_potnet.lattice.error_bounds import read_tolerance
 from ase_potnet.lattice.pair_sums import pair_costs
 from ase_potnet.lattice.plan import constants_of, plan_sums
 from ase_potnet.lattice.potentials.base import Primitive, decompose, radial_values
 from ase_potnet.lattice.primitive_sums import self_and_distinct_pairs
 from ase_potnet.lattice.structures import Structures
-from ase_potnet.models.layers import sum_tolerance
 from ase_potnet.models.local_environment import Surroundings
 from ase_potnet.models.site_potentials import CompletePotentials, SitePotentials
 
@@ -71,7 +71,7 @@ def make_tables(potentials: SitePotentials, atoms: AtomsBatch) -> tuple[SumTable
         first_atom=np.zeros(1, dtype=np.int64),
         layout="single",
     )
-    tolerance = sum_tolerance(potentials.tolerance, atoms.dtype)
+    tolerance = read_tolerance(potentials.tolerance, atoms.dtype)
     (plan,) = plan_sums(structures, decomposition, tolerance, pair_costs, atoms.dtype == torch.float32)
     scale = float(plan.scale[0])
     norms = constants_of(decomposition)

@@ -256,3 +256,14 @@ def test_epstein_zeta(argument, keywords):
     displacement, cell = arguments.pop("displacement"), arguments.pop("cell")
     with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         epstein_zeta(3, displacement, cell, **arguments)
+
+
+@BOTH
+def test_without_a_tolerance_a_dense_crystal_is_no_error_in_float32(call):
+    cell = 0.25 * (1 - torch.eye(3, dtype=torch.float64))
+    crystal = {"positions": POSITIONS[:1], "cell": cell, "sources": SOURCES[:1]}
+    single = {name: value.float() for name, value in crystal.items()}
+    with pytest.raises(ValueError, match="tolerance"):
+        call(**single, tolerance=1e-5)
+    exact = call(**crystal, tolerance=1e-10)
+    torch.testing.assert_close(call(**single, tolerance=None).double(), exact, rtol=2e-6, atol=0)
