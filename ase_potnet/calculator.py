@@ -23,9 +23,8 @@ from ase_potnet.models.compiled import CompiledStep
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.models.local_environment import Places, padded_places
-from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
-from ase_potnet.pretrained.format import read_dtype
+from ase_potnet.pretrained.format import pick_device, read_dtype
 
 _DRIFT = 10.0  # Å: where float32 is still fine
 _ASE_KEYWORDS = ("atoms", "label", "directory", "restart")

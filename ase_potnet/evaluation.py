@@ -17,9 +17,9 @@ from torch import nn
 from ase_potnet.graph import AtomsBatch, Structure
 from ase_potnet.models import predicts_properties
 from ase_potnet.models.derivatives import Predictions, differentiate
-from ase_potnet.prediction import blame, check_batch_size, checked_batch, chunks, pick_device
+from ase_potnet.prediction import blame, check_batch_size, checked_batch, chunks
 from ase_potnet.pretrained import load_model, model_info
-from ase_potnet.pretrained.format import read_dtype
+from ase_potnet.pretrained.format import pick_device, read_dtype
 
 Array = NDArray[np.float64]
 

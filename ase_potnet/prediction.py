@@ -16,7 +16,7 @@ from ase_potnet.graph import AtomsBatch, Structure, batch_for_prediction, local_
 from ase_potnet.graph.atoms_batch import as_many
 from ase_potnet.graph.distances import CLOSEST, refuse_overlaps
 from ase_potnet.pretrained import ModelInfo, list_models, load_model, model_info
-from ase_potnet.pretrained.format import read_dtype
+from ase_potnet.pretrained.format import pick_device, read_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,9 @@ class StructureError(ValueError):
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(f"structures[{index}]: {reason}")
         self.index, self.reason = index, reason
+
+    def __reduce__(self) -> tuple[type[StructureError], tuple[int, str]]:  # to another process
+        return StructureError, (self.index, self.reason)
 
 
 def predict(
@@ -123,23 +126,6 @@ def target_column(info: ModelInfo, property: str) -> int:  # noqa: A002
     if property not in names:
         raise ValueError(f"property: the model {info.name} predicts {', '.join(names)}, got {property!r}")
     return names.index(property)
-
-
-def pick_device(device: torch.device | str) -> torch.device:
-    """The device; "auto" is a GPU if there is one. Raises ValueError for one that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f"device: wanted 'auto' or a device of torch such as 'cpu' or 'cuda', got {device!r}"
-        ) from error
-    if place.type not in ("cpu", "cuda"):  # sums want float64, and kernels that other devices do not have
-        raise ValueError(f"device: the models run on 'cpu' and 'cuda', got {str(device)!r}")
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: torch finds {torch.cuda.device_count()} CUDA devices, got {str(device)!r}")
-    return place
 
 
 def check_batch_size(batch_size: int | Literal["auto"]) -> None:

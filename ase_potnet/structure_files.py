@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from ase import Atoms
 
-from ase_potnet.prediction import StructureError, model_for, pick_device, predict_batches, target_column
+from ase_potnet.prediction import StructureError, model_for, predict_batches, target_column
 from ase_potnet.pretrained import ModelInfo, load_model, model_info
+from ase_potnet.pretrained.format import pick_device
 from ase_potnet.readers.entry import reason_of
 from ase_potnet.readers.files import plain_suffix, printable, stem
 from ase_potnet.readers.structure_files import SUFFIXES, checked, is_structure_file, read_checked

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +98,7 @@ def test_a_broken_structure_is_named_after_the_values_before_it(folder: Path, cr
 
 
 def test_potentials_are_for_evaluate(folder: Path, tmp_path: Path) -> None:
-    energy = save_model(build_model("potnet", {"width": 8, "n_layers": 1}), tmp_path / "e", task="energy")
+    energy = save_model(build_model("equivariant-potnet", {"width": 8}), tmp_path / "e", task="energy")
     with pytest.raises(ValueError, match="is an interatomic potential"):
         predict([], model=energy)
 
@@ -109,3 +111,29 @@ def test_a_model_that_was_trained_again_is_read_again(folder: Path) -> None:
     save_model(model, folder, targets=["formation_energy_per_atom", "band_gap"])
     (after,) = predict(bulk("Si"), model=folder)
     assert after == pytest.approx(before + 1.0)
+
+
+def test_errors_pass_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(StructureError(3, "no atoms")))
+    assert (error.index, error.reason, str(error)) == (3, "no atoms", "structures[3]: no atoms")
+
+
+@pytest.mark.parametrize("name", ["potnet", "invariant-potnet", "equivariant-properties"])
+def test_unknown_elements_are_an_error(name: str, tmp_path: Path) -> None:
+    model: Any = build_model(name, {"width": 8, "n_layers": 1, "n_targets": 1})
+    model.elements[:] = False
+    model.elements[[14, 29]] = True
+    folder = save_model(model, tmp_path / "model", targets=["x"])
+    assert len(list(predict([bulk("Si"), bulk("Cu")], model=folder, property="x"))) == 2
+    for element in ("Al", "Og"):
+        wrong = Atoms(element, cell=[4, 4, 4], pbc=True)
+        with pytest.raises(ValueError, match=rf"structures\[1\]: .*it had no {element}"):
+            list(predict([bulk("Si"), wrong], model=folder, property="x"))
+
+
+def test_weights_that_do_not_say_their_elements_know_all(tmp_path: Path) -> None:
+    model = build_model("invariant-potnet", {"width": 8, "n_layers": 1})
+    state = model.state_dict()
+    del state["elements"]
+    model.load_state_dict(state)
+    assert model.elements[1:].all()  # type: ignore[index, union-attr]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import ModelInfo, Target, load_model, model_info
+from ase_potnet.pretrained.format import pick_device
 from ase_potnet.readers.files import track
 
 from .arrays import StructureArrays

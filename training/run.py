@@ -24,6 +24,7 @@ from torch import nn
 
 from ase_potnet.models import build_model, option_names
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
+from ase_potnet.models.known_elements import KnowsElements
 from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.pretrained.format import check_model_folder
 
@@ -195,12 +196,11 @@ def _take_over(model: nn.Module, source: nn.Module) -> set[str]:
 
 def _new_elements(model: nn.Module, data: TrainingData) -> set[int]:
     """Let a network that was trained before have the elements of the training part, too; those that are new to it."""
-    network: Any = model
-    if not hasattr(model, "elements"):
+    if not isinstance(model, KnowsElements):
         return set()
     numbers = np.unique(data.train.numbers)
-    new = [int(z) for z in numbers if z < len(network.elements) and not network.elements[z]]
-    network.elements[new] = True
+    new = [int(z) for z in numbers if z < len(model.elements) and not model.elements[z]]
+    model.elements[new] = True
     return set(new)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
+from ase_potnet.models.known_elements import KnowsElements
 from ase_potnet.models.scaling import NO_MINIMUM
 from ase_potnet.pretrained import Target
 
@@ -104,9 +105,8 @@ class PropertyTask:
         enough = len(arrays) >= _STRUCTURES_PER_ELEMENT * np.count_nonzero(composition.any(axis=0))
         scaling: Any = model.scaling
         scaling.fit(torch.from_numpy(arrays.values["targets"]), fractions if enough else None)
-        if hasattr(model, "elements"):
-            network: Any = model
-            network.elements.copy_(torch.from_numpy(composition.max(axis=0)[: len(network.elements)] > 0))
+        if isinstance(model, KnowsElements):
+            model.elements.copy_(torch.from_numpy(composition.max(axis=0)[: len(model.elements)] > 0))
 
     def set_limits(self, model: nn.Module) -> None:
         """The lowest possible values of the targets."""

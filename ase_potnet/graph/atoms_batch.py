@@ -194,9 +194,12 @@ def _read(structure: Any, name: str) -> tuple[_Array, _Array, _Array, _Array]:
         numbers = np.asarray(raw[0], dtype=np.int64)
         positions = np.asarray(raw[1], dtype=np.float64)
         cell = np.zeros((3, 3)) if raw[2] is None else np.asarray(raw[2], dtype=np.float64)
-        flags = np.asarray(raw[3], dtype=bool)
+        flags = np.asarray(raw[3])
+        if flags.dtype != np.bool_ and not np.isin(flags, (0, 1)).all():
+            raise ValueError(f"pbc must be booleans, got {raw[3]!r}")
+        flags = flags.astype(bool)
         pbc = flags if flags.shape == (3,) else np.broadcast_to(flags, 3)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's RuntimeError: tensors with gradients
         raise ValueError(f"{name} must hold numbers, positions, cell and pbc as arrays: {error}") from error
     if numbers.ndim != 1 or positions.shape != (len(numbers), 3) or cell.shape != (3, 3):
         raise ValueError(

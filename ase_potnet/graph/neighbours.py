@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_potnet.checks import is_finite
 from ase_potnet.graph.atoms_batch import AtomsBatch
 from ase_potnet.lattice.plan import Ragged, lattice_images
 from ase_potnet.lattice.real_space import nonzero_flat
@@ -57,7 +58,7 @@ def local_edges(atoms: AtomsBatch, cutoff: float) -> Edges:
     Raises:
         ValueError: naming cutoff (not a positive number).
     """
-    if not (np.isfinite(cutoff) and cutoff > 0):
+    if not (is_finite(cutoff) and cutoff > 0):
         raise ValueError(f"cutoff must be a positive number of Å, got {cutoff!r}")
     atoms = atoms.moved(atoms.positions.detach(), atoms.cell.detach())
     n_atoms = atoms.n_atoms.cpu().numpy()

@@ -234,8 +234,7 @@ def analytic_force_constants(ph: Phonopy, mlp: PotNetMLP) -> NDArray[np.float64]
     """
     from ase_potnet.graph import batch_structures
     from ase_potnet.models.derivatives import second_derivatives
-    from ase_potnet.prediction import pick_device
-    from ase_potnet.pretrained.format import read_dtype
+    from ase_potnet.pretrained.format import pick_device, read_dtype
 
     cell = ph.supercell
     symmetry = ph.symmetry

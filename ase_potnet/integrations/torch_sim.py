@@ -12,8 +12,7 @@ from torch_sim.models.interface import ModelInterface
 from ase_potnet.evaluation import load_potential
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.models.derivatives import differentiate
-from ase_potnet.prediction import pick_device
-from ase_potnet.pretrained.format import read_dtype
+from ase_potnet.pretrained.format import pick_device, read_dtype
 
 
 class PotNetModel(ModelInterface):  # type: ignore[misc]  # torch-sim is optional

@@ -196,7 +196,7 @@ def gather_bucket(structures: Structures, plan: Plan, members: Integers) -> Buck
     elif plan.d > 0:
         dual = torch.linalg.inv(lattice @ lattice.transpose(1, 2)) @ lattice
     if plan.d > 0:
-        turns = torch.floor(torch.bmm(positions.detach(), dual.detach().transpose(1, 2)))
+        turns = torch.round(torch.bmm(positions.detach(), dual.detach().transpose(1, 2)))
         positions = torch.baddbmm(positions, turns, lattice, alpha=-1)
     return Bucket(plan, members, n_atoms, torch.from_numpy(atoms).to(like.device), positions, lattice, dual, scale)
 

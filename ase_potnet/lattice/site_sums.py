@@ -55,7 +55,8 @@ def site_sums(
         per Å. Differentiable to every order in sources, positions and cell. Without ``field``, the matrix of pairs
         is used up to 100 + 4 min(C, 64) atoms, where it is the fastest way; else it is never formed. With three
         periodic directions the cost then grows as N^1.5 but for the search of neighbours (N^2, 10 ns a pair);
-        slabs, wires and molecules cost N^2 time in bounded memory.
+        slabs, wires and molecules cost N^2 time in bounded memory, but derivatives of theirs keep numbers for every
+        pair (a slab of 1,300 atoms with three potentials and forces: 3.4 GiB).
 
     Raises:
         ValueError: naming the argument that is wrong.

@@ -208,8 +208,8 @@ class _PairSums(torch.autograd.Function):
 
 
 def _wrap(positions: Tensor, crystal: _Crystal) -> tuple[Tensor, Tensor]:
-    """Positions in the cell, reduced units, and the lattice vectors taken off. (N, 3) each"""
-    turns = (positions @ crystal.fractions).floor_()
+    """Positions in the cell around the origin, reduced units, and the lattice vectors taken off. (N, 3) each"""
+    turns = (positions @ crystal.fractions).round_()
     return torch.addmm(positions, turns, crystal.lattice, beta=crystal.scale, alpha=-1), turns
 
 

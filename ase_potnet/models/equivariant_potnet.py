@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch, Edges, local_edges
 from ase_potnet.models.angular import SphereGrid
+from ase_potnet.models.known_elements import KnowsElements
 from ase_potnet.models.layers import is_recorded, mean_over_atoms
-from ase_potnet.models.local_environment import Environment, LocalEnvironment, Places, Surroundings, grouped_places
+from ase_potnet.models.local_environment import Environment, LocalEnvironment, Neighbourhoods, Places, grouped_places
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
 from ase_potnet.models.site_potentials import N_POTENTIALS, CompletePotentials, SitePotentials, Sources
 
@@ -78,7 +78,7 @@ class EquivariantPotNetConfig:
         return len(self.n_radial) - 1
 
 
-class EquivariantPotNet(nn.Module):
+class EquivariantPotNet(KnowsElements):
     """Interatomic potential for the elements 1 to 94: per-atom energies, in eV.
 
     Each layer sums over neighbours (Environment), multiplies the sums at the atom (Gaunt products on a grid of the
@@ -89,10 +89,9 @@ class EquivariantPotNet(nn.Module):
     Config = EquivariantPotNetConfig
     references: Tensor
     energy_scale: Tensor
-    elements: Tensor
 
     def __init__(self, config: EquivariantPotNetConfig) -> None:
-        super().__init__()
+        super().__init__(N_ELEMENTS)
         self.config = config
         width = config.width
         self.embedding = nn.Embedding(N_ELEMENTS, width)
@@ -110,7 +109,6 @@ class EquivariantPotNet(nn.Module):
             )
         self.register_buffer("references", torch.zeros(N_ELEMENTS, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
-        self.register_buffer("elements", torch.arange(N_ELEMENTS) > 0)
 
     def forward(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> Tensor:
         """Energy of every atom, eV. (T,) float64, as references of all-electron codes want it.
@@ -127,27 +125,28 @@ class EquivariantPotNet(nn.Module):
         self.require_elements(atoms.numbers)
         edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
         places = [edges] if isinstance(edges, Places) else grouped_places(edges, atoms, self.config.cutoff)
-        return self.features_at(atoms, places)
+        with torch.autocast(atoms.device.type, enabled=False):  # derivatives of an energy want its digits
+            return self.features_at(atoms, places)
 
     def features_at(
         self,
         atoms: AtomsBatch,
         places: Sequence[Places],
-        site_potentials: Callable[[Tensor, AtomsBatch, Surroundings | None], CompletePotentials] | None = None,
+        site_potentials: Callable[[Tensor, AtomsBatch, Neighbourhoods | None], CompletePotentials] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The same with known neighbours of known elements; the complete potentials in another way if given."""
-        surroundings = Surroundings([self.environment(group, atoms) for group in places])
-        scalars, higher = self.layers[0](self.embedding(atoms.numbers), [], surroundings, None)
-        energies, complete = self.readouts[0](scalars) * surroundings.bonded, None
+        neighbourhoods = Neighbourhoods([self.environment(group, atoms) for group in places])
+        scalars, higher = self.layers[0](self.embedding(atoms.numbers), [], neighbourhoods, None)
+        energies, complete = self.readouts[0](scalars) * neighbourhoods.bonded, None
         if self.config.n_sources:
-            sources = self.neutral(self.sources(scalars, surroundings), atoms)
+            sources = self.neutral(self.sources(scalars, neighbourhoods), atoms)
             relative = self.config.neutral == "flow" and not self.config.absolute
-            complete = (site_potentials or self.site_potentials)(sources, atoms, surroundings if relative else None)
+            complete = (site_potentials or self.site_potentials)(sources, atoms, neighbourhoods if relative else None)
             energies = energies + complete.energies
         for layer, readout in zip(self.layers[1:], self.readouts[1:], strict=True):
-            scalars, higher = layer(scalars, higher, surroundings, complete)
-            energies = energies + readout(scalars) * surroundings.bonded
-        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, surroundings)
+            scalars, higher = layer(scalars, higher, neighbourhoods, complete)
+            energies = energies + readout(scalars) * neighbourhoods.bonded
+        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, neighbourhoods)
 
     def neutral(self, sources: Tensor, atoms: AtomsBatch) -> Tensor:
         """Sources whose Coulomb column sums to zero over every structure. (T, Q, 3)"""
@@ -179,13 +178,6 @@ class EquivariantPotNet(nn.Module):
         self.energy_scale.fill_(energy_scale)
         if elements is not None:
             self.elements.copy_(elements)
-
-    def require_elements(self, numbers: Tensor) -> None:
-        """Raises ValueError for elements that the training set did not hold."""
-        known = self.elements[numbers.clamp(max=N_ELEMENTS - 1)] & (numbers < N_ELEMENTS)
-        if not bool(known.all()):
-            unknown = sorted({chemical_symbols[z] for z in numbers[~known].tolist()})
-            raise ValueError(f"atoms must hold elements of the training set; it had no {', '.join(unknown)}")
 
 
 class Layer(nn.Module):
@@ -223,7 +215,7 @@ class Layer(nn.Module):
                 weight *= weight.shape[0] ** -0.5
 
     def forward(
-        self, scalars: Tensor, higher: Sequence[Tensor], around: Surroundings, complete: CompletePotentials | None
+        self, scalars: Tensor, higher: Sequence[Tensor], around: Neighbourhoods, complete: CompletePotentials | None
     ) -> tuple[Tensor, list[Tensor]]:
         width = scalars.shape[1]
         sent = self.sent(scalars, higher)

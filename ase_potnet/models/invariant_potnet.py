@@ -20,6 +20,7 @@ from ase_potnet.models.angular import EdgeHarmonics
 from ase_potnet.models.complete_channel import CompleteChannel
 from ase_potnet.models.element_features import N_FEATURES, element_features
 from ase_potnet.models.gated_messages import GatedMessages
+from ase_potnet.models.known_elements import KnowsElements
 from ase_potnet.models.layers import (
     GaussianBasis,
     envelope,
@@ -91,7 +92,7 @@ class Surroundings:
     complete: CompleteChannel | None
 
 
-class InvariantPotNet(nn.Module):
+class InvariantPotNet(KnowsElements):
     """Properties of crystals, whatever cell describes them.
 
     ``forward(atoms)`` returns (B, n_targets) in the units of the targets that ``scaling`` was fitted to.
@@ -100,7 +101,7 @@ class InvariantPotNet(nn.Module):
     Config = InvariantPotNetConfig
 
     def __init__(self, config: InvariantPotNetConfig) -> None:
-        super().__init__()
+        super().__init__(N_ELEMENTS)
         self.config = config
         self.potentials = read_potentials(config.potentials)
         width = config.width
@@ -119,6 +120,7 @@ class InvariantPotNet(nn.Module):
 
     def forward(self, atoms: AtomsBatch) -> Tensor:
         """Predictions in physical units. (B, n_targets)"""
+        self.require_elements(atoms.numbers)
         with torch.autocast(atoms.device.type, enabled=False):  # mixed precision is for the network alone
             surroundings = self._surroundings(atoms)
         table: Tensor = self.get_buffer("element_table")

@@ -153,7 +153,7 @@ class Environment:
         return self.bonded[:, None] * of_atoms(values, self.receivers) - of_neighbours
 
 
-class Surroundings:
+class Neighbourhoods:
     """Environments of all atoms of a batch, in groups."""
 
     def __init__(self, groups: Sequence[Environment]) -> None:

@@ -23,6 +23,11 @@ class MeanOfModelsConfig:
         if not self.members or any(set(member) != {"model", "options"} for member in self.members):
             raise ValueError(f"members must be mappings with 'model' and 'options', one or more, got {self.members}")
 
+    @property
+    def n_targets(self) -> int:
+        """As many as each member predicts."""
+        return int(self.members[0]["options"]["n_targets"])
+
 
 class MeanOfModels(nn.Module):
     """Mean of the predictions of property models that were trained apart; each predicts the same targets.

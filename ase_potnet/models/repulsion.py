@@ -7,7 +7,7 @@ from ase.data import covalent_radii
 from torch import Tensor, nn
 
 from ase_potnet.models.layers import is_recorded
-from ase_potnet.models.local_environment import Environment, Surroundings, of_atoms
+from ase_potnet.models.local_environment import Environment, Neighbourhoods, of_atoms
 from ase_potnet.models.radial import envelope
 
 _COULOMB = 14.399645  # e^2 / 4 pi epsilon_0, eV Å
@@ -29,7 +29,7 @@ class ScreenedNuclearRepulsion(nn.Module):
         radii = torch.tensor(covalent_radii[:95])
         self.register_buffer("radii", radii.clamp(max=0.5 * cutoff), persistent=False)
 
-    def forward(self, numbers: Tensor, around: Surroundings) -> Tensor:
+    def forward(self, numbers: Tensor, around: Neighbourhoods) -> Tensor:
         """Energy of every atom, half of each pair, eV. (T,)"""
         return around.of_atoms(lambda group: self._energies(numbers, group))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.lattice import Coulomb, London, Pauli, site_sums
-from ase_potnet.models.local_environment import Environment, Surroundings, of_atoms
+from ase_potnet.models.local_environment import Environment, Neighbourhoods, of_atoms
 
 N_POTENTIALS = 3
 
@@ -30,7 +30,7 @@ class Sources(nn.Module):
             self.weights = nn.Parameter(torch.randn(n_radial, n_sources) * n_radial**-0.5)
         self.sources = nn.Linear(width, (N_POTENTIALS - 1) * n_sources)
 
-    def forward(self, scalars: Tensor, around: Surroundings) -> Tensor:
+    def forward(self, scalars: Tensor, around: Neighbourhoods) -> Tensor:
         """(T, C) -> (T, n_sources, 3)"""
         charges = self.donors(scalars)  # (T, Q)
         if self.neutral == "flow":
@@ -83,7 +83,7 @@ class SitePotentials(nn.Module):
         self.register_buffer("is_london", torch.tensor([False, True, False]), persistent=False)
         self.strength = nn.Parameter(torch.tensor([0.0, 0.01, 0.01]).repeat(n_sources, 1))
 
-    def forward(self, sources: Tensor, atoms: AtomsBatch, around: Surroundings | None = None) -> CompletePotentials:
+    def forward(self, sources: Tensor, atoms: AtomsBatch, around: Neighbourhoods | None = None) -> CompletePotentials:
         """sources: (T, Q, 3). around: see ``of_sums``"""
         found = site_sums(
             sources.reshape(len(sources), -1),
@@ -100,7 +100,7 @@ class SitePotentials(nn.Module):
         return self.of_sums(sources, _own(sums, sources), of_sources, around)
 
     def of_sums(
-        self, sources: Tensor, sums: Tensor, fields: Tensor | None = None, around: Surroundings | None = None
+        self, sources: Tensor, sums: Tensor, fields: Tensor | None = None, around: Neighbourhoods | None = None
     ) -> CompletePotentials:
         """The same from sources (T, Q, 3), their own sums (T, Q, 3) and fields (T, 3, Q, 3).
 

@@ -20,7 +20,7 @@ from ase_potnet.lattice.plan import constants_of, plan_sums
 from ase_potnet.lattice.potentials.base import Primitive, decompose, radial_values
 from ase_potnet.lattice.primitive_sums import self_and_distinct_pairs
 from ase_potnet.lattice.structures import Structures
-from ase_potnet.models.local_environment import Surroundings
+from ase_potnet.models.local_environment import Neighbourhoods
 from ase_potnet.models.site_potentials import CompletePotentials, SitePotentials
 
 
@@ -49,7 +49,7 @@ class TabulatedPotentials:
     def __init__(self, potentials: SitePotentials, tables: SumTables, complete: tuple[bool, ...]) -> None:
         self.potentials, self.tables, self.complete = potentials, tables, complete
 
-    def __call__(self, sources: Tensor, atoms: AtomsBatch, around: Surroundings | None = None) -> CompletePotentials:
+    def __call__(self, sources: Tensor, atoms: AtomsBatch, around: Neighbourhoods | None = None) -> CompletePotentials:
         """sources: (T, Q, 3)"""
         primitives = decompose(self.potentials.potentials).primitives
         sums = _pair_sums(atoms.positions, atoms.cell[0], self.tables, primitives, self.complete)  # (3, T, T)
@@ -108,7 +108,7 @@ def _pair_sums(
     signed_volume = (lattice[0] * across[0]).sum()
     dual, volume = across / signed_volume, signed_volume.abs()
     scaled = positions * scale[0]
-    wrapped = scaled - torch.floor((scaled @ dual.T).detach()) @ lattice
+    wrapped = scaled - torch.round((scaled @ dual.T).detach()) @ lattice
     difference = wrapped.index_select(0, tables.first) - wrapped.index_select(0, tables.second)
     vectors = difference - torch.round((difference @ dual.T).detach()) @ lattice  # (P, 3)
     shifted = vectors[:, None] + (tables.points @ lattice)  # (P, M, 3)

@@ -88,7 +88,7 @@ def save_model(
     model: nn.Module,
     folder: str | Path,
     *,
-    targets: Iterable[Target | str] = (),
+    targets: str | Iterable[Target | str] = (),
     task: str = "property",
     metadata: Mapping[str, Any] | None = None,
     card: str | None = None,
@@ -96,9 +96,9 @@ def save_model(
     """Write a model folder, all of it or nothing: an existing model folder of that name is replaced at the end.
 
     Args:
-        model: of a class that ``build_model`` knows.
+        model: of a class that ``build_model`` knows, for the task.
         folder: where to; its name is the model's name. What it holds besides a model is not touched, but an error.
-        targets: what the model predicts, in the order of its outputs.
+        targets: what a property model predicts, as many as its outputs, in their order.
         task: "property" or "energy".
         metadata: of the training; must be JSON.
         card: text of CARD.md; None writes one from the metadata.
@@ -111,15 +111,18 @@ def save_model(
 
     if task not in TASKS:
         raise ValueError(f"task: wanted one of {', '.join(TASKS)}, got {task!r}")
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
+    folder = folder.resolve() if folder.is_symlink() else folder
     check_model_folder(folder)
+    name, names = model_name(model), [targets] if isinstance(targets, str) else list(targets)
+    _check_outputs(model, task, len(names))
     weights = _to_bytes(model)
     config = {
         "format_version": FORMAT_VERSION,
-        "model": model_name(model),
+        "model": name,
         "config": dataclasses.asdict(model.config),  # type: ignore[call-overload]
         "task": task,
-        "targets": [dataclasses.asdict(Target(t) if isinstance(t, str) else t) for t in targets],
+        "targets": [dataclasses.asdict(Target(t) if isinstance(t, str) else t) for t in names],
         "metadata": dict(metadata or {}),
         "sha256": hashlib.sha256(weights).hexdigest(),
         "package_version": __version__,
@@ -132,10 +135,22 @@ def save_model(
     return folder
 
 
+def _check_outputs(model: nn.Module, task: str, n_targets: int) -> None:
+    """Raises ValueError where a model does not do the task, or has another number of targets."""
+    from ase_potnet.models import predicts_properties
+
+    if predicts_properties(model) != (task == "property"):
+        raise ValueError(f"task: {type(model).__name__} is no model for {task!r}")
+    if task == "property" and n_targets != model.config.n_targets:  # type: ignore[union-attr]
+        raise ValueError(f"targets: the model predicts {model.config.n_targets}, got {n_targets}")  # type: ignore[union-attr]
+
+
 def check_model_folder(folder: Path) -> None:
     """Raises ValueError where a model cannot be written: a folder with files of another kind. Hidden files may stay."""
     if not folder.exists():
         return
+    if folder.resolve() == Path.cwd():
+        raise ValueError(f"folder: {folder} is the current folder, which cannot be replaced; give another name")
     strange = sorted(path.name for path in folder.iterdir() if path.name not in _FILES and not _is_hidden_file(path))
     if strange:
         raise ValueError(f"folder: {folder} holds more than a model ({', '.join(strange[:3])}, ...); give another name")
@@ -201,7 +216,7 @@ def load_model(
 
     Args:
         name_or_path: a packaged model (``list_models()``) or a folder that ``save_model`` wrote.
-        device: where its weights live.
+        device: where its weights live; "auto": a GPU if there is one.
         dtype: of its weights, such as "float32" or torch.float32; None keeps that of the file.
 
     Raises:
@@ -209,17 +224,20 @@ def load_model(
     """
     from ase_potnet.models import build_model
 
-    wanted = None if dtype is None else read_dtype(dtype)
+    wanted, place = None if dtype is None else read_dtype(dtype), pick_device(device)
     info = model_info(name_or_path)
     weights = _read_weights(info)
-    with torch.random.fork_rng(devices=[]):  # fresh weights, soon replaced: no random numbers of the caller
-        model = build_model(info.model, info.config)
+    try:
+        with torch.random.fork_rng(devices=[]):  # fresh weights, soon replaced: no random numbers of the caller
+            model = build_model(info.model, info.config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model: {info.folder / CONFIG_FILE} describes no model of this version: {error}") from error
     try:
         # the module takes the dtype of the file: assign, since copying would round float64 weights to float32
         model.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"model: the weights in {info.folder} do not fit {info.model}: {error}") from error
-    return model.to(device=device, dtype=wanted).eval().requires_grad_(False)
+    return model.to(device=place, dtype=wanted).eval().requires_grad_(False)
 
 
 def read_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -228,6 +246,25 @@ def read_dtype(dtype: torch.dtype | str) -> torch.dtype:
     if found is None:
         raise ValueError(f"dtype: wanted 'float64' or 'float32', got {dtype!r}")
     return found
+
+
+def pick_device(device: torch.device | str) -> torch.device:
+    """The device; "auto" is a GPU if there is one. Raises ValueError for one that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise RuntimeError
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device: wanted 'auto' or a device of torch such as 'cpu' or 'cuda', got {device!r}"
+        ) from error
+    if place.type not in ("cpu", "cuda"):  # sums want float64, and kernels that other devices do not have
+        raise ValueError(f"device: the models run on 'cpu' and 'cuda', got {str(device)!r}")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: torch finds {torch.cuda.device_count()} CUDA devices, got {str(device)!r}")
+    return place
 
 
 def _read_weights(info: ModelInfo) -> dict[str, Tensor]:

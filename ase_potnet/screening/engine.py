@@ -17,8 +17,7 @@ from torch import Tensor
 from ase_potnet.evaluation import Result, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, Edges, batch_for_prediction, local_edges
 from ase_potnet.models.derivatives import differentiate
-from ase_potnet.prediction import pick_device
-from ase_potnet.pretrained.format import read_dtype
+from ase_potnet.pretrained.format import pick_device, read_dtype
 from ase_potnet.screening.failures import BAD_STRUCTURE, EXPLODED, UNSUPPORTED, ScreeningFailure
 from ase_potnet.screening.memory import keep_freed_memory
 

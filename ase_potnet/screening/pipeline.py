@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from ase_potnet.prediction import pick_device
+from ase_potnet.pretrained.format import pick_device
 from ase_potnet.screening.engine import (
     Answers,
     Ask,

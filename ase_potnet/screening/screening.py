@@ -16,9 +16,8 @@ from typing import Any
 
 from torch import nn
 
-from ase_potnet.prediction import pick_device
 from ase_potnet.pretrained import model_info
-from ase_potnet.pretrained.format import DTYPES
+from ase_potnet.pretrained.format import DTYPES, pick_device
 from ase_potnet.progress import show
 from ase_potnet.readers.files import Progress
 from ase_potnet.screening.duplicates import Duplicates

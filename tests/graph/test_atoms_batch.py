@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -150,3 +152,21 @@ def test_build_graph():
     )
     with pytest.raises(ValueError, match="cutoff and n_nearest exclude each other"):
         build_graph(structures, cutoff=4.0, n_nearest=2)
+
+
+@pytest.mark.parametrize("pbc", ["FFF", ["T", "F", "F"], (0.3, 2, -1), (True, False), None])
+def test_flags_that_are_no_flags(pbc: Any) -> None:
+    with pytest.raises(ValueError, match=r"structures\[0\] must hold .*pbc"):
+        batch_structures([([29], [[0.0, 0, 0]], np.eye(3) * 3, pbc)])
+
+
+@pytest.mark.parametrize(("pbc", "expected"), [(1, True), (False, False), (np.array([1, 0, 1]), [True, False, True])])
+def test_flags_may_be_numbers(pbc: Any, expected: Any) -> None:
+    batch = batch_structures([([29], [[0.0, 0, 0]], np.eye(3) * 3, pbc)])
+    np.testing.assert_array_equal(batch.pbc[0], expected)
+
+
+def test_tensors_with_gradients_are_an_error() -> None:
+    positions = torch.zeros(1, 3, requires_grad=True)
+    with pytest.raises(ValueError, match=r"structures\[0\] must hold .*grad"):
+        batch_structures([([29], positions, np.eye(3) * 3, True)])

@@ -118,7 +118,7 @@ def test_on_the_gpu():
     np.testing.assert_array_equal(rows(host), rows(local_edges(batch, 3.0)))
 
 
-@pytest.mark.parametrize("cutoff", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("cutoff", [0, -1.0, float("nan"), float("inf"), None, "5"])
 def test_bad_cutoff(cutoff):
     with pytest.raises(ValueError, match="cutoff must be a positive number"):
         local_edges(batch_structures(bulk("Cu")), cutoff)

@@ -164,17 +164,58 @@ def test_unknown_names_give_the_nearest(folder: Path, monkeypatch: pytest.Monkey
 
 def test_metadata_and_weights_must_be_sound(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metadata: wanted JSON without NaN"):
-        save_model(small_model(), tmp_path / "a", metadata={"mae": float("nan")})
+        save_model(small_model(), tmp_path / "a", targets=TARGETS, metadata={"mae": float("nan")})
     with pytest.raises(ValueError, match="task: wanted one of property, energy, got 'magic'"):
         save_model(small_model(), tmp_path / "a", task="magic")
     model = small_model()
     with torch.no_grad():
         next(model.parameters())[0] = torch.inf
     with pytest.raises(ValueError, match=r"the weights .* are not finite"):
-        save_model(model, tmp_path / "a")
+        save_model(model, tmp_path / "a", targets=TARGETS)
     with pytest.raises(ValueError, match="model must be one of potnet"):
         save_model(nn.Linear(1, 1), tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_task_and_targets_must_fit_the_model(tmp_path: Path) -> None:
+    potential = build_model("equivariant-potnet", {"width": 8, "message_width": [4, 2, 2]})
+    with pytest.raises(ValueError, match="task: PotNet is no model for 'energy'"):
+        save_model(small_model(), tmp_path / "a", task="energy")
+    with pytest.raises(ValueError, match="task: EquivariantPotNet is no model for 'property'"):
+        save_model(potential, tmp_path / "a", targets=TARGETS)
+    for targets in ((), TARGETS[:1], [*TARGETS, "third"], "gap"):
+        with pytest.raises(ValueError, match="targets: the model predicts 2, got"):
+            save_model(small_model(), tmp_path / "a", targets=targets)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_of_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert save_model(small_model(), "~/home", targets=TARGETS) == tmp_path / "home"
+    assert load_model("~/home") is not None
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target", target_is_directory=True)
+    save_model(small_model(), tmp_path / "link", targets=TARGETS)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target" / "weights.safetensors").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="the current folder"):
+        save_model(small_model(), ".", targets=TARGETS)
+
+
+def test_a_config_that_describes_no_model_is_said(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["width"] = "wide"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json describes no model"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "mps", "abacus", None])
+def test_devices_that_are_not_there(folder: Path, device: str) -> None:
+    with pytest.raises(ValueError, match="device: "):
+        load_model(folder, device=device)
 
 
 def test_packaged_models_are_sound() -> None:
