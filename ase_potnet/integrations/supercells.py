@@ -15,7 +15,7 @@ AUTO_HEIGHT = 10.0  # Å: beyond half of it, force constants are folded onto one
 def supercell_matrix(
     atoms: Atoms, supercell: str | float | Sequence[int] | ArrayLike = "auto", *, symprec: float = 1e-5
 ) -> NDArray[np.int64]:
-    """phonopy's supercell matrix (3, 3): its rows hold the supercell's vectors in vectors of the given cell.
+    """phonopy's supercell matrix (3, 3): its columns hold the supercell's vectors in vectors of the given cell.
 
     Args:
         atoms: the crystal, in any cell.
@@ -31,7 +31,7 @@ def supercell_matrix(
             raise ValueError(f"supercell: wanted a positive height in Å, got {supercell!r}")
         conventional = _conventional(atoms, symprec)
         counts = np.ceil(height / _heights(conventional @ atoms.cell.array) - 1e-6).astype(np.int64)
-        return counts[:, None] * conventional
+        return np.ascontiguousarray((counts[:, None] * conventional).T)
     matrix: NDArray[Any]
     try:
         matrix = np.asarray(supercell)
@@ -68,7 +68,7 @@ def right_handed(structure: Any, supercell: Any = "auto") -> tuple[Atoms, Any]:
 
 
 def _conventional(atoms: Atoms, symprec: float) -> NDArray[np.int64]:
-    """The conventional cell in vectors of the given one; the identity where the given one is larger or has none."""
+    """The conventional cell in vectors of the given one, as rows; the identity where that is larger or has none."""
     from phonopy.structure.symmetry import Symmetry
 
     from ase_potnet.integrations.potnet_mlp import to_phonopy

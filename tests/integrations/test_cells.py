@@ -9,7 +9,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
+from ase.spacegroup import crystal
 from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.cells import get_supercell
 
 from ase_potnet.integrations import relax, supercell_matrix
 from ase_potnet.integrations.potnet_mlp import to_phonopy
@@ -18,6 +20,11 @@ from ase_potnet.integrations.relaxation import symmetrised
 from . import lennard_jones
 
 FCC = np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+
+
+def supercell_of(atoms: Atoms) -> PhonopyAtoms:
+    """What phonopy makes of the automatic matrix."""
+    return get_supercell(to_phonopy(atoms), supercell_matrix(atoms))
 
 
 @pytest.mark.parametrize(
@@ -31,12 +38,35 @@ FCC = np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
     ],
 )
 def test_auto_is_the_least_multiple_of_the_conventional_cell(atoms: Atoms, expected: np.ndarray) -> None:
-    matrix = supercell_matrix(atoms)
-    assert abs(round(np.linalg.det(matrix))) == abs(round(np.linalg.det(expected)))
-    lengths = np.sort(np.linalg.norm(matrix @ atoms.cell.array, axis=1))
+    found = supercell_of(atoms)
+    assert len(found) == len(atoms) * abs(round(np.linalg.det(expected)))
+    lengths = np.sort(np.linalg.norm(found.cell, axis=1))
     np.testing.assert_allclose(lengths, np.sort(np.linalg.norm(expected @ atoms.cell.array, axis=1)))
-    angles = Atoms(cell=matrix @ atoms.cell.array).cell.angles()
-    assert set(np.round(angles)) <= {90, 120}
+    assert set(np.round(Atoms(cell=found.cell).cell.angles())) <= {90, 120}
+
+
+@pytest.mark.parametrize(
+    ("number", "basis", "cellpar"),
+    [
+        (166, (0, 0, 0.2335), (4.307, 4.307, 11.273, 90, 90, 120)),  # Sb
+        (141, (0, 0, 0.2), (3.8, 3.8, 9.5, 90, 90, 90)),
+        (12, (0.15, 0, 0.3), (9.0, 3.4, 6.0, 90, 105, 90)),
+        (43, (0.1, 0.2, 0.3), (5.0, 7.0, 9.0, 90, 90, 90)),
+        (229, (0, 0, 0), (3.2, 3.2, 3.2, 90, 90, 90)),
+    ],
+)
+def test_supercells_of_primitive_cells_are_those_of_conventional_ones(
+    number: int, basis: tuple[float, ...], cellpar: tuple[float, ...]
+) -> None:
+    """Of phonopy, whose matrices hold vectors in columns; nothing shows that where they are symmetric."""
+    conventional = crystal(["Sb"], [basis], spacegroup=number, cellpar=cellpar)
+    primitive = crystal(["Sb"], [basis], spacegroup=number, cellpar=cellpar, primitive_cell=True)
+    assert len(primitive) < len(conventional)
+    found, expected = supercell_of(primitive), supercell_of(conventional)
+    assert len(found) == len(expected)
+    heights = 1 / np.linalg.norm(np.linalg.inv(found.cell), axis=0)
+    assert heights.min() >= 10.0 - 1e-6
+    np.testing.assert_allclose(np.sort(heights), np.sort(1 / np.linalg.norm(np.linalg.inv(expected.cell), axis=0)))
 
 
 def test_other_heights_and_matrices() -> None:
