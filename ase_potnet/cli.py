@@ -191,9 +191,10 @@ def predict(
 
     check_format(format_)
     if output is not None:
-        from ase_potnet.file_safety import replacing
+        from ase_potnet.file_safety import replacing, require_writable
 
-        output.parent.mkdir(parents=True, exist_ok=True)
+        if not output.exists() or output.is_file():  # no pipe or device
+            require_writable(output.parent)
     rows, name, unit, failures = predict_files(files, property_, model, device=device)
     text = write_rows(rows, name, unit, format_)
     if output is None:

@@ -6,10 +6,18 @@ import contextlib
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder, and see that files can be written there, before hours of work. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextlib.contextmanager

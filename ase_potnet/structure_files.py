@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from ase import Atoms
 
+from ase_potnet.file_safety import require_writable
 from ase_potnet.prediction import StructureError, model_for, predict_batches, target_column
 from ase_potnet.pretrained import ModelInfo, load_model, model_info
 from ase_potnet.pretrained.format import pick_device
 from ase_potnet.readers.entry import reason_of
 from ase_potnet.readers.files import plain_suffix, printable, stem
 from ase_potnet.readers.structure_files import SUFFIXES, checked, is_structure_file, read_checked
-from ase_potnet.screening.sources import COLLECTIONS, SEVERAL, file_entries
+from ase_potnet.screening.sources import COLLECTIONS, file_entries
 
 if TYPE_CHECKING:
     from ase_potnet.integrations.relaxation import Relaxation
@@ -72,16 +73,8 @@ def read_structures(files: Iterable[Path], failures: list[str]) -> Iterator[tupl
 
 def _frames(file: Path) -> Iterator[tuple[str | None, Callable[[], Atoms]]]:
     """The name of its own, where it has one, and the structure, not yet built, of every frame of a file."""
-    suffix = plain_suffix(file)
-    if suffix in COLLECTIONS:
-        yield from ((entry.id, entry.build) for entry in file_entries(file, str(file)))
-    elif suffix in SEVERAL or _is_structure_file(file):
-        yield from ((None, entry.build) for entry in file_entries(file, str(file)))
-    else:
-        from ase.io import iread
-
-        for atoms in iread(file, index=":"):
-            yield None, atoms.copy
+    named = plain_suffix(file) in COLLECTIONS
+    yield from ((entry.id if named else None, entry.build) for entry in file_entries(file, str(file)))
 
 
 def predict_files(
@@ -180,7 +173,7 @@ def relax_file(
         raise ValueError(f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}")
     if atoms.constraints:
         sys.stderr.write("warning: constraints are left out; the symmetry of the crystal is kept\n")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(target.parent)
     found = relax(atoms, model, cell=cell, fmax=fmax, max_steps=max_steps, device=device)
     _write(target, found.atoms)
     return _relaxation_table(atoms, found) + f"written: {target}\n", found.converged

@@ -254,6 +254,30 @@ def test_relax_writes_the_crystal_beside_its_file(tmp_path: Path, capsys: pytest
     assert len(ase.io.read(tmp_path / "new" / "POSCAR")) == 2
 
 
+def test_the_last_of_several_structures_is_taken_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = [bulk("Cu"), bulk("Al")]
+    for name in ("frames.extxyz", "frames.cif", "frames.traj"):
+        ase.io.write(tmp_path / name, frames)
+        found = read_checked(tmp_path / name)
+        assert found.get_chemical_formula() == "Al"
+        assert f"{name} holds 2 structures; the last one is taken" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="wants a folder in which even root cannot write")
+@pytest.mark.parametrize("arguments", [("relax", "-o", "x.cif"), ("phonon", "-o", "."), ("predict", "-o", "x.csv")])
+def test_a_folder_that_cannot_be_written_is_said_first(
+    arguments: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write(tmp_path / "Cu.cif", bulk("Cu"))
+    monkeypatch.setattr("ase_potnet.prediction.predict_batches", None)
+    monkeypatch.setattr("ase_potnet.evaluation.evaluate", None)
+    command, option, name = arguments
+    assert run(command, str(tmp_path / "Cu.cif"), option, f"/proc/self/{name}") != 0
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "/proc/self" in error
+
+
 @pytest.mark.parametrize(
     ("name", "relaxed"),
     [

@@ -118,7 +118,7 @@ def test_errors_pass_between_processes() -> None:
     assert (error.index, error.reason, str(error)) == (3, "no atoms", "structures[3]: no atoms")
 
 
-@pytest.mark.parametrize("name", ["potnet", "invariant-potnet", "equivariant-properties"])
+@pytest.mark.parametrize("name", ["invariant-potnet", "equivariant-properties"])
 def test_unknown_elements_are_an_error(name: str, tmp_path: Path) -> None:
     model: Any = build_model(name, {"width": 8, "n_layers": 1, "n_targets": 1})
     model.elements[:] = False

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 METHODS = ("finite", "analytic")
 _RESIDUAL_FORCE = 0.1  # eV/Å, without relaxation
+_MOST_ATOMS = 10_000  # of a supercell
 _LONGEST_MESH = 10_000  # Å, or points of an axis
+_MOST_POINTS = 10**7  # of a mesh
 _SLIGHTLY_IMAGINARY = 0.05  # THz, within what interpolation and rounding leave of acoustic modes
 Progress = Callable[[str, float], None]
 
@@ -137,8 +139,11 @@ def checked(
     """
     check_steps(max_steps)
     atoms, supercell = right_handed(structure, supercell)
-    if len(atoms) * round(abs(np.linalg.det(supercell_matrix(atoms, supercell)))) < 2:
+    n_atoms = len(atoms) * round(abs(np.linalg.det(supercell_matrix(atoms, supercell))))
+    if n_atoms < 2:
         raise ValueError("supercell: wanted two atoms at least; in a cell of one atom no atom moves against another")
+    if n_atoms > _MOST_ATOMS:
+        raise ValueError(f"supercell: {n_atoms:,} atoms; up to {_MOST_ATOMS:,} can be dealt with")
     try:
         values = np.asarray(mesh, dtype=np.float64)
         right = bool((values > 0).all() and (values <= _LONGEST_MESH).all())
@@ -149,6 +154,10 @@ def checked(
         raise ValueError(
             f"mesh: wanted a positive length in Å or three positive integers, {_LONGEST_MESH:,} at most, got {mesh!r}"
         )
+    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
+    n_points = float(np.prod(values if values.shape else np.maximum(1, values / heights)))
+    if n_points > _MOST_POINTS:
+        raise ValueError(f"mesh: {n_points:.1e} wave vectors; up to {_MOST_POINTS:.0e} can be dealt with")
     if temperatures is not None:
         check_temperatures(temperatures)
     if nac is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.formula import Formula
 
+from ase_potnet.file_safety import require_writable
 from ase_potnet.integrations.harmonic import PhononWarning, Progress, phonons
 from ase_potnet.readers.structure_files import read_checked
 
@@ -48,7 +49,7 @@ def write_phonons(file: Path, folder: Path, *, plot: bool = True, **options: Any
     Raises ValueError for a file that cannot be read or a structure that cannot be calculated.
     """
     atoms = read_checked(file)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder)
     with warnings.catch_warnings(record=True) as raised, _progress_bar() as progress:
         warnings.simplefilter("always", PhononWarning)
         ph = phonons(atoms, progress=progress, **options)

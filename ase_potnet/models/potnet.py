@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from ase_potnet.graph import AtomsBatch, complete_edges, nearest_edges
 from ase_potnet.models.element_features import N_FEATURES, element_features
-from ase_potnet.models.known_elements import KnowsElements
 from ase_potnet.models.layers import (
     GaussianBasis,
     MultiquadricBasis,
@@ -27,7 +26,7 @@ from ase_potnet.models.layers import (
     read_potentials,
     sum_over_neighbours,
 )
-from ase_potnet.models.scaling import N_ELEMENTS, TargetScaling, composition
+from ase_potnet.models.scaling import TargetScaling, composition
 
 _DISTANCE_SCALE = -0.75  # Å, local edges carry -0.75/d
 
@@ -89,16 +88,17 @@ class EdgeFeatures:
     features: Tensor
 
 
-class PotNet(KnowsElements):
+class PotNet(nn.Module):
     """Properties of crystals from local distances and complete potentials.
 
-    ``forward(atoms)`` returns (B, n_targets) in the units of the targets that ``scaling`` was fitted to.
+    ``forward(atoms)`` returns (B, n_targets) in the units of the targets that ``scaling`` was fitted to. Elements are
+    what their tabulated properties say, also those that the training set did not hold.
     """
 
     Config = PotNetConfig
 
     def __init__(self, config: PotNetConfig) -> None:
-        super().__init__(N_ELEMENTS)
+        super().__init__()
         self.config = config
         self.potentials = read_potentials(config.potentials)
         width = config.width
@@ -123,7 +123,6 @@ class PotNet(KnowsElements):
 
     def forward(self, atoms: AtomsBatch) -> Tensor:
         """Predictions in physical units. (B, n_targets)"""
-        self.require_elements(atoms.numbers)
         table: Tensor = self.get_buffer("element_table")
         x = self.element_embedding(table.to(atoms.dtype)[atoms.numbers])  # (T, width)
         local = self._local_edges(atoms)

@@ -39,6 +39,20 @@ def parse_cif(text: str) -> Atoms:
     return _parse_any(text) if atoms is None else atoms
 
 
+def cif_blocks(text: str) -> list[str]:
+    """The data blocks of a CIF that hold atoms, each a CIF of its own; the whole text where there is one or none."""
+    blocks: list[list[str]] = [[]]
+    in_text = False
+    for line in text.splitlines(keepends=True):
+        if line.startswith(";"):  # begins and ends a text of several lines
+            in_text = not in_text
+        elif not in_text and line[:5].lower() == "data_":
+            blocks.append([])
+        blocks[-1].append(line)
+    with_atoms = [joined for joined in map("".join, blocks) if "_atom_site_" in joined]
+    return with_atoms if len(with_atoms) > 1 else [text]
+
+
 def parse_p1(text: str) -> Atoms | None:
     """The structure of a P1 CIF with one block, its sites in one loop; None for any other text."""
     lines = list(map(str.strip, text.splitlines()))

@@ -1,20 +1,22 @@
-"""Files that hold one structure: CIF, POSCAR, and what else ASE reads; compressed or not."""
+"""Files of structures: CIF, POSCAR, xyz, and what else ASE reads; compressed or not."""
 
 from __future__ import annotations
 
 import io
+import sys
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from ase import Atoms
 
-from ase_potnet.readers.cif import parse_cif
-from ase_potnet.readers.entry import reason_of
+from ase_potnet.readers.ase_files import ase_file_entries
+from ase_potnet.readers.cif import cif_blocks, parse_cif
+from ase_potnet.readers.entry import Entry, reason_of
 from ase_potnet.readers.extxyz import extxyz_entries
-from ase_potnet.readers.files import PACKED, open_text, plain_suffix
+from ase_potnet.readers.files import PACKED, open_text, plain_suffix, stem
 from ase_potnet.readers.structures import check
 
 SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".xsf", ".res", ".gen", ".pdb")
@@ -31,6 +33,22 @@ def is_structure_file(path: Path) -> bool:
     return plain_suffix(path) in SUFFIXES or path.name.upper().startswith(("POSCAR", "CONTCAR"))
 
 
+def structure_entries(path: Path) -> Iterator[Entry]:
+    """Every structure of a file: blocks of a CIF, frames of xyz files and trajectories, not yet built."""
+    suffix = plain_suffix(path)
+    if suffix in (".xyz", ".extxyz"):
+        yield from extxyz_entries(path)
+    elif suffix == ".cif":
+        with open_text(path, errors="replace") as stream:
+            blocks = cif_blocks(stream.read())
+        for number, block in enumerate(blocks):
+            yield Entry(f"{stem(path)}-{number}", {}, partial(parse_cif, block))
+    elif is_structure_file(path) or path.suffix.lower() in PACKED:
+        yield Entry(f"{stem(path)}-0", {}, partial(read_structure, path))
+    else:
+        yield from ase_file_entries(path)
+
+
 def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A002
     """The structure in a file: CIF by `parse_cif`, VASP and others by ASE, the last one of several."""
     from ase.io import read
@@ -38,7 +56,7 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
     suffix = plain_suffix(path)
     if suffix == ".cif" and format is None:
         with open_text(path, errors="replace") as stream:
-            return parse_cif(stream.read())
+            return parse_cif(cif_blocks(stream.read())[-1])
     if suffix in (".xyz", ".extxyz") and format is None:
         last = deque(extxyz_entries(path), maxlen=1)  # of perhaps a million frames
         if not last:
@@ -62,13 +80,24 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
 
 
 def read_checked(file: Path) -> Atoms:
-    """The structure in the file given to a command. Raises ValueError for one that is missing or cannot be right."""
+    """The structure in the file given to a command; the last one of several, which is said.
+
+    Raises ValueError for a file that is missing, or a structure that cannot be right.
+    """
     if not file.is_file():
         raise ValueError(f"FILE: no file {file}")
+    count = 0
     try:
-        return checked(partial(read_structure, file))
+        for entry in structure_entries(file):
+            last, count = entry, count + 1
+        if count == 0:
+            raise ValueError("no structure in it")
+        atoms = checked(last.build)
     except Exception as error:  # parsers raise anything
         raise ValueError(f"FILE: {file} cannot be read: {reason_of(error)}") from error
+    if count > 1:
+        sys.stderr.write(f"note: {file} holds {count:,} structures; the last one is taken\n")
+    return atoms
 
 
 def checked(build: Callable[[], Atoms]) -> Atoms:

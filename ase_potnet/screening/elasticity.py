@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ase_potnet.screening.engine import Ask, Steps, as_tuple
 from ase_potnet.screening.failures import NOT_CONVERGED, NOT_PERIODIC, ScreeningFailure
 from ase_potnet.screening.relaxation import relax_steps
+from ase_potnet.screening.symmetry import standard_frame
 from ase_potnet.screening.tasks import Crystal, together
 
 Array = NDArray[np.float64]
@@ -49,7 +50,15 @@ class EquationOfState:
         scaled = [_strained(crystal.atoms, np.eye(3) * (v / volume) ** (1 / 3)) for v in volumes]
         results = yield Ask([as_tuple(atoms) for atoms in scaled], forces=False, stress=False)
         energies = np.array([result.energy for result in results])
-        v0, e0, modulus, derivative = birch_murnaghan(volumes, energies)
+        try:
+            v0, e0, modulus, derivative = birch_murnaghan(volumes, energies)
+        except ScreeningFailure as failure:
+            step = (energies[-1] - energies[0]) / (volumes[-1] - volumes[0])
+            raise ScreeningFailure(
+                NOT_CONVERGED,
+                f"no minimum of the energy between the volumes (the pressure is about {-step / GPa:.1f} GPa there): "
+                "relax first, without pressure",
+            ) from failure
         return {
             "bulk_modulus": modulus / GPa,
             "bulk_modulus_derivative": derivative,
@@ -80,7 +89,7 @@ def birch_murnaghan(volumes: Array, energies: Array) -> tuple[float, float, floa
 
 @dataclass(frozen=True)
 class Elastic:
-    """Elastic constants from stresses at small strains, atoms relaxed in each.
+    """Elastic constants from stresses at small strains, atoms relaxed in each; in the ``standard_frame``.
 
     strain: its size; fmax: of the atoms, eV/Å; 0: atoms stay where the strain puts them
     """
@@ -103,13 +112,14 @@ class Elastic:
     def run(self, crystal: Crystal) -> Steps:
         """Twelve strained crystals side by side."""
         require_periodic(crystal.atoms, self.name)
+        turned = standard_frame(crystal.atoms)
         strained = []
         for i, j in _PAIRS:
             for sign in (1, -1):
                 strain = np.zeros((3, 3))
                 strain[i, j] += 0.5 * sign * self.strain
                 strain[j, i] += 0.5 * sign * self.strain
-                strained.append(_strained(crystal.atoms, np.eye(3) + strain))
+                strained.append(_strained(turned, np.eye(3) + strain))
         if self.fmax:
             found = yield from together(
                 [

@@ -116,6 +116,8 @@ def read_references(path: Path) -> Iterator[Reference]:
         with open_text(path) as stream:
             if suffix == ".csv":
                 for row in csv.DictReader(stream):
+                    if row["energy_per_atom"] == "":
+                        continue  # of a crystal that failed
                     yield _reference(row["formula"], float(row["energy_per_atom"]))
             else:
                 for item in iter_json(stream, path.name):

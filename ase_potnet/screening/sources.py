@@ -21,14 +21,12 @@ from ase_potnet.readers.ase_db import ase_db_entries
 from ase_potnet.readers.cells_npz import cells_npz_entries
 from ase_potnet.readers.cif_csv import cif_csv_entries, csv_rows
 from ase_potnet.readers.entry import ID_KEYS, Entry, reason_of, refuse
-from ase_potnet.readers.extxyz import extxyz_entries
 from ase_potnet.readers.files import iter_json, open_text, plain_suffix, printable, stem
 from ase_potnet.readers.jarvis import jarvis_atoms
 from ase_potnet.readers.mp_summary import pymatgen_atoms
-from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
+from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, structure_entries
 from ase_potnet.readers.structures import check
 
-SEVERAL = (".xyz", ".extxyz")
 COLLECTIONS = (".json", ".jsonl", ".csv", ".db", ".aselmdb", ".lmdb", ".npz")
 _JSON_IDS = (*ID_KEYS, "entry_id")
 
@@ -200,7 +198,7 @@ def _is_source(path: Path) -> bool:
     """Whether a file in a folder is one of structures, by its name."""
     if any(part.startswith(".") or part.endswith(".shards") for part in path.parts):
         return False
-    return is_structure_file(path) or plain_suffix(path) in COLLECTIONS
+    return is_structure_file(path) or plain_suffix(path) in (*COLLECTIONS, ".traj")
 
 
 def _is_table(file: Path) -> bool:
@@ -233,20 +231,17 @@ def file_entries(file: Path, name: str) -> Generator[Entry, None, None]:
         yield from ase_db_entries(file, False, None, None)
     elif suffix == ".npz":
         yield from cells_npz_entries(file, False)
-    elif suffix in SEVERAL:
-        frames = extxyz_entries(file)
-        yield from _numbered(frames, name)
     elif suffix == ".csv":
         yield from cif_csv_entries(file, False, _cif_column(file), None)
     elif suffix in (".json", ".jsonl"):
         yield from _json_entries(file, name)
     else:
-        yield Entry(name, {}, partial(read_structure, file))
+        yield from _numbered(structure_entries(file), stem(file), name)
 
 
-def _numbered(frames: Iterator[Entry], name: str) -> Iterator[Entry]:
-    """Frames without an id of their own: the file's id, with a number if there are several."""
-    plain = re.compile(rf"{re.escape(Path(name).name)}-\d+")
+def _numbered(frames: Iterator[Entry], stem: str, name: str) -> Iterator[Entry]:
+    """Frames without an id of their own, so far "stem-number": the file's id, with a number if there are several."""
+    plain = re.compile(rf"{re.escape(stem)}-\d+")
     previous: Entry | None = None
     number = 0
     for frame in frames:

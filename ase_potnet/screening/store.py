@@ -110,8 +110,8 @@ class Store:
         if not {"meta", "results"} <= tables:
             raise ValueError(f"out: {self.path} is a database of something else; name a new file")
         kept = read_settings(self._connection)
-        if kept is None:  # killed between the two statements of its first second
-            run("INSERT INTO meta VALUES ('settings', ?)", (json.dumps(settings, sort_keys=True),))
+        if kept is None or run("SELECT key FROM results LIMIT 1").fetchone() is None:  # nothing came of the run before
+            run("INSERT OR REPLACE INTO meta VALUES ('settings', ?)", (json.dumps(settings, sort_keys=True),))
         elif differing := difference(kept, settings):
             raise ValueError(f"out: {self.path} holds results made otherwise ({differing}); name a new file")
 
@@ -283,7 +283,10 @@ def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
             connection.execute("SELECT key FROM results LIMIT 1")
         except sqlite3.DatabaseError as error:
             raise ValueError(f"results: {place} holds no results of a screening ({error})") from error
-        yield connection
+        try:
+            yield connection
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"results: {place} is damaged ({error})") from error
 
 
 def records(path: str | Path, *, structures: bool = True) -> Iterator[Record]:

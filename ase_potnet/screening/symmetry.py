@@ -63,6 +63,28 @@ def make_symmetric(atoms: Atoms, symprec: float) -> tuple[Atoms, Symmetry | None
     return result, Symmetry(basis @ turns @ np.linalg.inv(basis), images)
 
 
+def standard_frame(atoms: Atoms, symprec: float = 0.01) -> Atoms:
+    """The crystal turned to the axes of its conventional cell: a along x, b in the xy plane.
+
+    Axes of tensors are then those of textbooks, however the cell was chosen and turned. Source of the settings: spglib
+    (A. Togo et al., Sci. Technol. Adv. Mater. Meth. 4, 2384822 (2024)). As it was where spglib finds none.
+    """
+    import spglib
+
+    cell = (atoms.cell.array, atoms.get_scaled_positions(wrap=False), atoms.numbers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # spglib's remarks on how it reports errors
+        try:
+            found = spglib.get_symmetry_dataset(cell, symprec=symprec)
+        except Exception:  # spglib's own kinds
+            found = None
+    result = atoms.copy()
+    if found is not None:
+        u, _, v = np.linalg.svd(found.std_rotation_matrix)  # of a lattice that was made symmetric, not quite a rotation
+        result.set_cell(atoms.cell.array @ (u @ v).T, scale_atoms=True)
+    return result
+
+
 def _average(
     scaled: Array, numbers: NDArray[np.int64], turns: Array, shifts: Array
 ) -> tuple[NDArray[np.int64] | None, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -219,9 +220,29 @@ def test_equation_of_state_and_elastic_constants(model: Path) -> None:
     np.testing.assert_allclose(constants[0, 1], constants[3, 3], rtol=0.01)  # Cauchy: pair forces alone
 
 
+def test_elastic_constants_are_those_of_the_standard_axes(model: Path) -> None:
+    atoms = bulk("Cu", a=4.0)
+    turned = atoms.copy()
+    turned.rotate(33, (1, 2, 3), rotate_cell=True)
+    crystals = [atoms, bulk("Cu", a=4.0, cubic=True), turned]
+    found = [
+        np.array(record.values["elastic_constants"])
+        for record in screen(crystals, "elastic", model=model, dtype="float64")
+    ]
+    for constants in found:
+        np.testing.assert_allclose(constants, found[1], atol=1e-6 * np.abs(constants).max())
+        np.testing.assert_allclose(np.diag(constants)[:3], constants[0, 0])
+
+
+def test_an_equation_of_state_without_a_minimum_names_the_pressure(model: Path) -> None:
+    (record,) = screen(bulk("Cu", a=3.2), "eos", model=model)
+    assert record.reason == "not converged"
+    assert re.search(r"the pressure is about \d+\.\d GPa there", record.message)
+
+
 def test_hull(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("pymatgen")
-    (tmp_path / "elements.csv").write_text("formula,energy_per_atom\nCu,-0.5\nAu,-0.3\n")
+    (tmp_path / "elements.csv").write_text("formula,energy_per_atom\nCu,-0.5\n,\nAg,\nAu,-0.3\n")  # Ag failed
     alloy = bulk("Cu", a=4.0, cubic=True)
     alloy.symbols[:2] = "Au"
     options = {"hull.reference": str(tmp_path / "elements.csv")}

@@ -135,3 +135,26 @@ def test_nothing_there(tmp_path: Path) -> None:
             list(candidates(wrong))
     with pytest.raises(ValueError, match=r"structures\[0\]: wanted"):
         list(candidates([7]))
+
+
+def test_every_structure_of_a_file(tmp_path: Path, metals: list[Atoms]) -> None:
+    metals = [metals[0], metals[-1]]
+    for name in ("copper.cif", "others.traj", "others.cif"):
+        write(tmp_path / name, metals[:1] if name == "copper.cif" else metals)
+    found = list(candidates(str(tmp_path)))
+    assert [c.id for c in found] == ["copper", "others-0", "others-1", "others.traj-0", "others.traj-1"]
+    assert len({c.key for c in found}) == 5
+    for candidate, atoms in zip(found[1:], [*metals, *metals], strict=True):
+        assert candidate.atoms is not None, candidate.message
+        assert candidate.atoms.get_chemical_formula() == atoms.get_chemical_formula()
+    assert [c.id for c in candidates(tmp_path / "others.traj")] == ["others.traj-0", "others.traj-1"]
+
+
+def test_data_blocks_in_text_are_none(tmp_path: Path, metals: list[Atoms]) -> None:
+    write(tmp_path / "one.cif", metals[0])
+    text = (tmp_path / "one.cif").read_text()
+    comment = "_publ_section_comment\n;\ndata_other\n_atom_site_label\n;\n"
+    (tmp_path / "one.cif").write_text(text + comment + "data_without_atoms\n_cell_length_a 3\n")
+    (found,) = candidates(tmp_path / "one.cif")
+    assert found.atoms is not None, found.message
+    assert found.id == "one"

@@ -49,8 +49,8 @@ def test_results_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
-    with Store(tmp_path / "r.db", SETTINGS):
-        pass
+    with Store(tmp_path / "r.db", SETTINGS) as store:
+        store.add(Record("a", "a", "memory", DONE))
     with pytest.raises(ValueError, match=r"out: .* made otherwise .*model: 'abc' there, 'xyz' now"):
         Store(tmp_path / "r.db", SETTINGS | {"model": "xyz"})
     with Store(tmp_path / "r.db", SETTINGS):
@@ -130,3 +130,24 @@ def test_kill_in_the_middle_of_writing(tmp_path: Path) -> None:
         assert all(r.values == {"x": [n] * 200} for n, r in enumerate(kept))
         with Store(target, {}) as store:
             assert store.known([f"k{expected}", "k0"]) == {"k0"}
+
+
+def test_settings_of_a_run_without_a_result_do_not_stay(tmp_path: Path) -> None:
+    with Store(tmp_path / "out.db", {"tasks": ["relax"]}):
+        pass
+    with Store(tmp_path / "out.db", {"tasks": ["energy"]}) as store:
+        store.add(Record("a", "a", "memory", DONE))
+    with pytest.raises(ValueError, match="results made otherwise"):
+        Store(tmp_path / "out.db", {"tasks": ["relax"]})
+
+
+def test_damaged_results_are_an_error_of_one_line(tmp_path: Path) -> None:
+    with Store(tmp_path / "out.db", {}) as store:
+        for number in range(2000):
+            store.add(Record(str(number), "a" * 100, "memory", DONE, values={"text": "b" * 100}))
+    content = bytearray((tmp_path / "out.db").read_bytes())
+    for page in range(6, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 100] = b"x" * 100
+    (tmp_path / "out.db").write_bytes(content)
+    with pytest.raises(ValueError, match=r"results: .*damaged"):
+        list(records(tmp_path / "out.db"))
