@@ -27,6 +27,7 @@ from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_struct
 
 _FEW_ATOMS = 40  # cos and sin of every wave up to here, factorised plane waves above (about)
 _ROWS = 1 << 18  # pair values of a slab or wire held at a time
+_KEPT_BLOCKS = 16  # up to which derivatives take what is left of them in memory
 
 
 def site_sums(
@@ -55,8 +56,7 @@ def site_sums(
         per Å. Differentiable to every order in sources, positions and cell. Without ``field``, the matrix of pairs
         is used up to 100 + 4 min(C, 64) atoms, where it is the fastest way; else it is never formed. With three
         periodic directions the cost then grows as N^1.5 but for the search of neighbours (N^2, 10 ns a pair);
-        slabs, wires and molecules cost N^2 time in bounded memory, but derivatives of theirs keep numbers for every
-        pair (a slab of 1,300 atoms with three potentials and forces: 3.4 GiB).
+        slabs, wires and molecules cost N^2 time in bounded memory.
 
     Raises:
         ValueError: naming the argument that is wrong.
@@ -206,16 +206,28 @@ def _row_chunks(n: int, width: int) -> list[slice]:
 
 
 def _partial_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
-    """Long range of one slab or wire, a block of rows at a time. (1, n, 1 or 4, n_split, C)"""
+    """Long range of one slab or wire, a block of rows at a time. (1, n, 1 or 4, n_split, C)
+
+    What derivatives want of one of many blocks is computed again for them, not kept.
+    """
     parts = partial_fourier(bucket, decomposition)
-    positions, across, q = bucket.positions[0], bucket.across[0], charges[0]
-    rows = []
-    for some in _row_chunks(bucket.n_max, 4 * len(parts.alphas)):
-        left, right = (positions[some], across[some]), (positions, across)
-        block = partial_long_range(left, right, parts) @ q  # (p, I, C)
-        columns = [block[:, :, None]]
+    right, q = (bucket.positions[0], bucket.across[0]), charges[0]
+
+    def block(positions: Tensor, across: Tensor) -> Tensor:
+        left = (positions, across)
+        columns = [(partial_long_range(left, right, parts) @ q)[:, :, None]]  # (p, I, 1, C)
         if field:
             gradient = partial_long_range_field(left, right, parts)  # (p, I, J, 3)
             columns.append(torch.einsum("pijx,jc->pixc", gradient, q))
-        rows.append(torch.cat(columns, dim=2).permute(1, 2, 0, 3))
+        return torch.cat(columns, dim=2).permute(1, 2, 0, 3)
+
+    chunks = _row_chunks(bucket.n_max, 4 * len(parts.alphas))
+    if len(chunks) <= _KEPT_BLOCKS or not torch.is_grad_enabled():
+        return torch.cat([block(right[0][some], right[1][some]) for some in chunks])[None]
+    from torch.utils.checkpoint import checkpoint
+
+    rows = [
+        checkpoint(block, right[0][some], right[1][some], use_reentrant=False, preserve_rng_state=False)
+        for some in chunks
+    ]
     return torch.cat(rows)[None]

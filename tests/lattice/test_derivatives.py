@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -329,3 +330,29 @@ def test_slopes_where_no_wave_vector_is_needed(dtype: torch.dtype) -> None:
         )
         slopes.append(torch.autograd.grad(sums.sum(), cell)[0])
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("field", [False, True])
+@pytest.mark.parametrize("pbc", [SLAB, WIRE, MOLECULE], ids=pbc_id)
+def test_blocks_that_are_computed_again(pbc, field, monkeypatch):
+    """First and second derivatives of a large slab, of which nothing is kept between forward and backward."""
+    positions, cell = crystal(3, 8)
+    shifts = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in (3, 3, 2))) @ cell
+    positions = (shifts[:, None] + positions).reshape(-1, 3)  # 144 atoms
+    cell = cell * torch.tensor([[3.0], [3.0], [2.0]])
+    q = sources(4, 144, 1)
+
+    def derivatives():
+        x, h, s = (value.clone().requires_grad_() for value in (positions, cell, q))
+        found = site_sums(s, x, h, [Coulomb(), London()], pbc=pbc, tolerance=1e-6, field=field)
+        energy = sum((part**2).sum() for part in (found if field else (found,)))
+        variables = (x, h, s) if any(pbc) else (x, s)
+        first = torch.autograd.grad(energy, variables, create_graph=True)
+        return first, torch.autograd.grad(first[0][0].sum(), variables)
+
+    module = sys.modules["ase_potnet.lattice.site_sums"]  # the name in the package is the function's
+    expected = derivatives()
+    monkeypatch.setattr(module, "_KEPT_BLOCKS", 1)
+    monkeypatch.setattr(module, "_ROWS", 1 << 13)
+    for found, wanted in zip(itertools.chain(*derivatives()), itertools.chain(*expected), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9 * float(wanted.detach().abs().max()))
