@@ -374,11 +374,12 @@ def test_tuples_with_flags() -> None:
         assert found.energy == pytest.approx(expected.energy, abs=1e-10)
 
 
-def test_large_empty_cells_in_float32() -> None:
+@pytest.mark.parametrize("where", [0.0, 0.5])
+def test_large_empty_cells_in_float32(where: float) -> None:
     ethanol = molecule("CH3CH2OH")
     ethanol.rattle(0.05, seed=0)
     ethanol.set_cell([300.0] * 3)
-    ethanol.center()
+    ethanol.center(about=[300.0 * where] * 3)  # at a corner of the cell, too
     ethanol.pbc = True
     single, double = (forces_of(PotNetCalculator("default", dtype=dtype), ethanol) for dtype in ("float32", "float64"))
     np.testing.assert_allclose(single, double, atol=2e-5)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import Mock
 
 import ase.io
 import numpy as np
@@ -256,6 +257,9 @@ def test_relax_writes_the_crystal_beside_its_file(tmp_path: Path, capsys: pytest
 
 def test_the_last_of_several_structures_is_taken_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = [bulk("Cu"), bulk("Al")]
+    for name in ("one.json", "one.db"):
+        ase.io.write(tmp_path / name, bulk("Al"))
+        assert read_checked(tmp_path / name).get_chemical_formula() == "Al"
     for name in ("frames.extxyz", "frames.cif", "frames.traj"):
         ase.io.write(tmp_path / name, frames)
         found = read_checked(tmp_path / name)
@@ -269,13 +273,16 @@ def test_a_folder_that_cannot_be_written_is_said_first(
     arguments: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ase.io.write(tmp_path / "Cu.cif", bulk("Cu"))
-    monkeypatch.setattr("ase_potnet.prediction.predict_batches", None)
-    monkeypatch.setattr("ase_potnet.evaluation.evaluate", None)
+    never = Mock(side_effect=AssertionError("calculated first"))
+    monkeypatch.setattr("ase_potnet.structure_files.predict_batches", never)
+    monkeypatch.setattr("ase_potnet.integrations.relaxation.relax", never)
+    monkeypatch.setattr("ase_potnet.integrations.phonon_files.phonons", never)
     command, option, name = arguments
     assert run(command, str(tmp_path / "Cu.cif"), option, f"/proc/self/{name}") != 0
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "/proc/self" in error
+    assert not never.called
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,15 @@ class AtomsBatch:
         )
 
     def near_origin(self) -> AtomsBatch:
-        """The same crystals with their atoms moved by lattice vectors into the cell, and their mean to the origin.
+        """The same crystals with their atoms moved by lattice vectors next to the first, and their mean to the origin.
 
         float32 is finest there. Energies, forces and stresses do not change.
         """
         vectors = self.cell * self.pbc.to(self.cell)[:, :, None]
-        scaled = (self.positions[:, None] @ torch.linalg.pinv(vectors)[self.batch])[:, 0]
-        wrapped = self.positions - (torch.floor(scaled)[:, None] @ vectors[self.batch])[:, 0]
+        first = torch.cumsum(self.n_atoms, 0) - self.n_atoms
+        positions = self.positions - self.positions[first][self.batch]
+        scaled = (positions[:, None] @ torch.linalg.pinv(vectors)[self.batch])[:, 0]
+        wrapped = positions - (torch.round(scaled)[:, None] @ vectors[self.batch])[:, 0]
         sums = wrapped.new_zeros(self.n_structures, 3).index_add_(0, self.batch, wrapped)
         return replace(self, positions=wrapped - (sums / self.n_atoms[:, None])[self.batch])
 

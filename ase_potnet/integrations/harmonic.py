@@ -77,14 +77,15 @@ def phonons(
         structure: ASE ``Atoms``, pymatgen ``Structure`` or phonopy cell, periodic in three directions. The first two
             vectors of a left-handed cell change places.
         model: packaged name, model folder, or loaded model.
-        supercell: "auto" (heights of at least 10 Å), another least height in Å, or phonopy's matrix for the given cell.
+        supercell: "auto" (heights of at least 10 Å), another least height in Å, or phonopy's matrix for the given cell;
+            up to 10,000 atoms.
         relax: relax atoms and cell first, keeping the symmetry; without, the structure is taken as it is, only made
             symmetric to within ``symprec``.
         method: "finite": displacements, all in one batch; "analytic": second derivatives of the energy.
         distance: of the displacements, Å.
         nac: BORN file, or {"born": charges, "dielectric": tensor} (see ``nac_parameters``).
         mesh: of wave vectors for DOS and thermal properties: three numbers for the vectors of ``ph.primitive``, or a
-            length in Å as in phonopy.
+            length in Å as in phonopy; up to 10^7 points.
         temperatures: K; default 0, 10, ... 1000.
         band_points: about as many points a segment of the path of seekpath.
         fmax, max_steps: of the relaxation, eV/Å.

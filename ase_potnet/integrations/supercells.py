@@ -27,8 +27,8 @@ def supercell_matrix(
     """
     if supercell == "auto" if isinstance(supercell, str) else isinstance(supercell, (float, np.floating)):
         height = AUTO_HEIGHT if isinstance(supercell, str) else float(supercell)  # type: ignore[arg-type]
-        if not (np.isfinite(height) and height > 0):
-            raise ValueError(f"supercell: wanted a positive height in Å, got {supercell!r}")
+        if not 0 < height < 1e5:
+            raise ValueError(f"supercell: wanted a height in Å above 0 and below 1e5, got {supercell!r}")
         conventional = _conventional(atoms, symprec)
         counts = np.ceil(height / _heights(conventional @ atoms.cell.array) - 1e-6).astype(np.int64)
         return np.ascontiguousarray((counts[:, None] * conventional).T)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, read_tolerance
@@ -27,7 +28,7 @@ from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_struct
 
 _FEW_ATOMS = 40  # cos and sin of every wave up to here, factorised plane waves above (about)
 _ROWS = 1 << 18  # pair values of a slab or wire held at a time
-_KEPT_BLOCKS = 16  # up to which derivatives take what is left of them in memory
+_KEPT_BLOCKS = 16  # of more blocks than these, derivatives compute again what they need
 
 
 def site_sums(
@@ -224,8 +225,6 @@ def _partial_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition,
     chunks = _row_chunks(bucket.n_max, 4 * len(parts.alphas))
     if len(chunks) <= _KEPT_BLOCKS or not torch.is_grad_enabled():
         return torch.cat([block(right[0][some], right[1][some]) for some in chunks])[None]
-    from torch.utils.checkpoint import checkpoint
-
     rows = [
         checkpoint(block, right[0][some], right[1][some], use_reentrant=False, preserve_rng_state=False)
         for some in chunks

@@ -49,7 +49,7 @@ def cif_blocks(text: str) -> list[str]:
         elif not in_text and line[:5].lower() == "data_":
             blocks.append([])
         blocks[-1].append(line)
-    with_atoms = [joined for joined in map("".join, blocks) if "_atom_site_" in joined]
+    with_atoms = [joined for joined in map("".join, blocks) if "_atom_site_" in joined.lower()]
     return with_atoms if len(with_atoms) > 1 else [text]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from ase_potnet.readers.ase_files import ase_file_entries
+from ase_potnet.readers.ase_files import ase_file_entries, ase_format
 from ase_potnet.readers.cif import cif_blocks, parse_cif
 from ase_potnet.readers.entry import Entry, reason_of
 from ase_potnet.readers.extxyz import extxyz_entries
@@ -34,7 +34,10 @@ def is_structure_file(path: Path) -> bool:
 
 
 def structure_entries(path: Path) -> Iterator[Entry]:
-    """Every structure of a file: blocks of a CIF, frames of xyz files and trajectories, not yet built."""
+    """Every structure of a file, not yet built: blocks of a CIF, frames of xyz files and of what ASE alone reads.
+
+    Of several models in a .pdb, .xsf or the like the last one.
+    """
     suffix = plain_suffix(path)
     if suffix in (".xyz", ".extxyz"):
         yield from extxyz_entries(path)
@@ -43,7 +46,7 @@ def structure_entries(path: Path) -> Iterator[Entry]:
             blocks = cif_blocks(stream.read())
         for number, block in enumerate(blocks):
             yield Entry(f"{stem(path)}-{number}", {}, partial(parse_cif, block))
-    elif is_structure_file(path) or path.suffix.lower() in PACKED:
+    elif is_structure_file(path) or path.suffix.lower() in PACKED or ase_format(path) is None:
         yield Entry(f"{stem(path)}-0", {}, partial(read_structure, path))
     else:
         yield from ase_file_entries(path)

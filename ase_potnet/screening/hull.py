@@ -116,7 +116,7 @@ def read_references(path: Path) -> Iterator[Reference]:
         with open_text(path) as stream:
             if suffix == ".csv":
                 for row in csv.DictReader(stream):
-                    if row["energy_per_atom"] == "":
+                    if not row["energy_per_atom"].strip():
                         continue  # of a crystal that failed
                     yield _reference(row["formula"], float(row["energy_per_atom"]))
             else:

@@ -111,8 +111,6 @@ def screen_shards(
     folder = Path(f"{out}.shards")
     summary = Summary()
     with contextlib.ExitStack() as stack:
-        pool: Pool = _Processes(processes) if config is None else _parsl(config)
-        stack.callback(pool.close)
         store = stack.enter_context(Store(out, plan.settings))
         report = stack.enter_context(show(total, 0, progress, what="screening", unit="crystals"))
         folder.mkdir(exist_ok=True)
@@ -120,6 +118,8 @@ def screen_shards(
             _take_in(rest, store, plan.settings)
         for path in folder.glob("*.jsonl*"):
             path.unlink()
+        pool: Pool = _Processes(processes) if config is None else _parsl(config)
+        stack.callback(pool.close)
         shards = (
             Shard(str(path), names, str(model), dict(options or {}), device, dtype, time_limit)
             for path in _write_shards(sources, store, folder, size, summary)

@@ -198,7 +198,7 @@ def _is_source(path: Path) -> bool:
     """Whether a file in a folder is one of structures, by its name."""
     if any(part.startswith(".") or part.endswith(".shards") for part in path.parts):
         return False
-    return is_structure_file(path) or plain_suffix(path) in (*COLLECTIONS, ".traj")
+    return is_structure_file(path) or plain_suffix(path) in COLLECTIONS or path.suffix.lower() == ".traj"
 
 
 def _is_table(file: Path) -> bool:

@@ -197,10 +197,14 @@ def _plain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "not a database" in text or "malformed" in text:
-            raise ValueError(f"out: {path} is damaged or no database ({text}); name a new file") from error
-        raise OSError(f"out: {path} cannot be written ({text}); the same command goes on from here") from error
+        if _is_damage(error):
+            raise ValueError(f"out: {path} is damaged or no database ({error}); name a new file") from error
+        raise OSError(f"out: {path} cannot be written ({error}); the same command goes on from here") from error
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is wrong, rather than locked or out of reach."""
+    return "not a database" in str(error) or "malformed" in str(error)
 
 
 def difference(kept: dict[str, Any], settings: dict[str, Any]) -> str:
@@ -281,12 +285,11 @@ def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(place)) as connection:
         try:
             connection.execute("SELECT key FROM results LIMIT 1")
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"results: {place} holds no results of a screening ({error})") from error
-        try:
             yield connection
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"results: {place} is damaged ({error})") from error
+            if _is_damage(error) or "no such" in str(error):
+                raise ValueError(f"results: {place} holds no results of a screening or is damaged ({error})") from error
+            raise OSError(f"results: {place} cannot be read ({error})") from error
 
 
 def records(path: str | Path, *, structures: bool = True) -> Iterator[Record]:

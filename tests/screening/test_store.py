@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -151,3 +152,15 @@ def test_damaged_results_are_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "out.db").write_bytes(content)
     with pytest.raises(ValueError, match=r"results: .*damaged"):
         list(records(tmp_path / "out.db"))
+
+
+def test_a_lock_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(tmp_path / "out.db", {}) as store:
+        store.add(Record("a", "a", "memory", DONE))
+    patient = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path: patient(path, timeout=0.01))
+    with contextlib.closing(patient(tmp_path / "out.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OSError, match=r"results: .* cannot be read \(database is locked\)"):
+            list(records(tmp_path / "out.db"))
+    assert len(list(records(tmp_path / "out.db"))) == 1

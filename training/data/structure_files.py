@@ -12,9 +12,8 @@ from typing import Any
 
 from ase_potnet.readers.cif_csv import csv_rows
 from ase_potnet.readers.entry import Entry, refuse
-from ase_potnet.readers.extxyz import extxyz_entries
 from ase_potnet.readers.files import PACKED, Progress, open_text, plain_suffix, stem, track
-from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, read_structure
+from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, structure_entries
 
 from .collect import collect
 from .dataset import Dataset
@@ -123,11 +122,8 @@ def _entries(
         row = next((key for key in keys if key in table), None)
         found.update(() if row is None else (row,))
         values = table.get(row, {}) if row is not None else {}
-        if plain_suffix(file) not in (".xyz", ".extxyz"):
-            yield Entry(name.as_posix(), values, partial(read_structure, file))
-            continue
         try:
-            frames = list(extxyz_entries(file))
+            frames = list(structure_entries(file))
         except (ValueError, OSError) as error:  # damaged as a whole
             frames = [Entry(name.as_posix(), {}, partial(refuse, str(error)))]
         for frame in frames:
