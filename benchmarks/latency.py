@@ -1,4 +1,4 @@
-"""Time of one step of molecular dynamics, on one thread: `OMP_NUM_THREADS=1 python benchmarks/latency.py [--compile]`.
+"""Time of one step of molecular dynamics: `OMP_NUM_THREADS=N python benchmarks/latency.py [--threads N] [--compile]`.
 
 Prints a Markdown table: milliseconds for energy, forces and stress at new positions of the same atoms in the same cell,
 `PotNetCalculator` and ASE included. The calculators take turns, so that a busy machine slows all of them alike.
@@ -53,10 +53,11 @@ def times(atoms: Atoms, calculators: dict[str, PotNetCalculator], repeats: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compile", action="store_true", help="the compiled function, too")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtypes", nargs="+", default=["float64", "float32"])
     parser.add_argument("--systems", nargs="+", default=list(SIZES), choices=[*SIZES, "8"])
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     calculators = {}
     for dtype in options.dtypes:
         calculators[dtype] = PotNetCalculator(dtype=dtype)
