@@ -86,7 +86,7 @@ def grouped_places(edges: Edges, atoms: AtomsBatch, cutoff: float) -> list[Place
 
 def _group_sizes(counts: NDArray[np.int64]) -> list[int]:
     """Where to cut ascending numbers of neighbours, as long as that saves many empty places."""
-    saved = np.arange(len(counts)) * (counts[-1] - np.roll(counts, 1)) if len(counts) else np.zeros(1)
+    saved = np.arange(len(counts)) * (counts[-1] - np.roll(counts, 1))
     cut = int(saved.argmax())
     if saved[cut] < _WORTH_A_GROUP:
         return [len(counts)]
