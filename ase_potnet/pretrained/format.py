@@ -253,10 +253,8 @@ def pick_device(device: torch.device | str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        if not isinstance(device, (str, torch.device)):
-            raise RuntimeError
         place = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"device: wanted 'auto' or a device of torch such as 'cpu' or 'cuda', got {device!r}"
         ) from error
