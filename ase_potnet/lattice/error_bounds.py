@@ -38,15 +38,13 @@ def zero_mode_bounds(plan: Plan, decomposition: Decomposition) -> Array:
 
     Of a power law 1/|p - d/2| <= 2; of a screened potential E_q(x) <= Gamma(q) x^-q with q = d/2 - p, x = alpha^2/4.
     """
-    constants = constants_of(decomposition)
-    rows = []
-    for p, alpha in zip(constants.p[plan.split, 0], constants.alpha[plan.split, 0], strict=True):
-        if alpha == 0:
-            rows.append(np.full_like(plan.scale, 2.0))
-        else:
-            q = max(0.5 * plan.d - p, 0.5)
-            rows.append(math.gamma(q) * (0.5 * alpha / plan.scale) ** (-2 * q))
-    return np.stack(rows)
+    bounds = np.full((len(plan.split), len(plan.scale)), 2.0)
+    for row, k in zip(bounds, plan.split, strict=True):
+        primitive = decomposition.primitives[k]
+        if primitive.alpha > 0:
+            q = max(0.5 * plan.d - primitive.p, 0.5)
+            row[:] = math.gamma(q) * (0.5 * primitive.alpha / plan.scale) ** (-2 * q)
+    return bounds
 
 
 def rounding_error(plan: Plan, decomposition: Decomposition, dtype: torch.dtype) -> Array:

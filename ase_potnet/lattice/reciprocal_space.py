@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ase_potnet.lattice.potentials.base import Primitive
+from ase_potnet.lattice.products import multiply
 from ase_potnet.lattice.special import exponential_integral
 
 _CHUNK = 1 << 17  # values held at a time: half of that takes 5 % longer
@@ -55,17 +56,16 @@ class _WaveSum(torch.autograd.Function):
     def forward(ctx, positions, waves, weights):  # type: ignore[no-untyped-def]
         n_batch, n_atoms, _ = positions.shape
         n_weights, n_waves = weights.shape[1:]
-        sums = positions.new_empty(n_batch, n_weights * n_atoms, n_atoms)
+        sums = positions.new_empty(n_batch, n_weights, n_atoms, n_atoms)
         memory = _Memory(positions, waves, weights)
         # plane waves of a small batch are kept for the backward pass, others computed again
         keep = any(ctx.needs_input_grad) and n_batch * n_atoms * n_waves <= _KEPT
         kept = [positions.new_empty(n_batch, n_atoms, 2 * n_waves)] if keep else []
         for part in memory.parts:
             basis = memory.plane_waves(positions[part], waves[part], kept[0][part] if keep else memory.basis)
-            weighted = memory.weight(basis, weights[part])
-            torch.bmm(weighted.flatten(1, 2), basis.transpose(1, 2), out=sums[part])
+            multiply(memory.weight(basis, weights[part]), basis.transpose(1, 2), out=sums[part])
         ctx.save_for_backward(positions, waves, weights, *kept)
-        return sums.view(n_batch, n_weights, n_atoms, n_atoms)
+        return sums
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -77,22 +77,21 @@ class _WaveSum(torch.autograd.Function):
             wanted = [x for x, is_wanted in zip(inputs, ctx.needs_input_grad, strict=True) if is_wanted]
             slopes = iter(torch.autograd.grad(sums, wanted, grad, create_graph=True))
             return tuple(next(slopes) if is_wanted else None for is_wanted in ctx.needs_input_grad)
-        n_batch, n_atoms, _ = positions.shape
         n_waves = waves.shape[2]
         grads = (torch.empty_like(positions), torch.empty_like(waves), torch.empty_like(weights))
         memory = _Memory(positions, waves, weights)
-        both = (grad + grad.transpose(2, 3)).reshape(n_batch, -1, n_atoms)
+        both = grad + grad.transpose(2, 3)
         for part in memory.parts:
             basis = kept[0][part] if kept else memory.plane_waves(positions[part], waves[part], memory.basis)
             weighted = memory.weighted[: len(basis)]  # (b, n, N, 2M)
-            torch.bmm(both[part], basis, out=weighted.flatten(1, 2))
+            multiply(both[part], basis, out=weighted)
             per_wave = (weighted * basis.unsqueeze(1)).sum(2)  # (b, n, 2M); einsum takes five times as long
             torch.add(per_wave[..., :n_waves], per_wave[..., n_waves:], out=grads[2][part])
             of_basis = memory.weight(weighted, weights[part]).sum(1)  # (b, N, 2M)
             cosine, sine = basis[..., :n_waves], basis[..., n_waves:]  # there may be no waves
             phase = of_basis[..., n_waves:] * cosine - of_basis[..., :n_waves] * sine  # (b, N, M)
-            torch.bmm(phase, waves[part].transpose(1, 2), out=grads[0][part])
-            torch.bmm(positions[part].transpose(1, 2), phase, out=grads[1][part])
+            multiply(phase[:, None], waves[part].transpose(1, 2), out=grads[0][part][:, None])
+            multiply(positions[part].transpose(1, 2)[:, None], phase, out=grads[1][part][:, None])
         return grads[0], grads[1], grads[2].mul_(0.5)
 
 
@@ -117,7 +116,7 @@ class _Memory:
         """[cos(k r) | sin(k r)] of some structures, in ``out``. (b, N, 2M)"""
         n_waves = waves.shape[2]
         basis, phase = out[: len(positions)], self.phase[: len(positions)]
-        torch.bmm(positions, waves, out=phase)
+        multiply(positions[:, None], waves, out=phase[:, None])
         torch.cos(phase, out=basis[..., :n_waves])
         torch.sin(phase, out=basis[..., n_waves:])
         return basis

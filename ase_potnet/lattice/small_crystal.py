@@ -20,7 +20,7 @@ from ase_potnet.lattice.caching import cache_tensors, cached_tensor
 from ase_potnet.lattice.plan import Plan, constants_of
 from ase_potnet.lattice.potentials.base import Decomposition
 from ase_potnet.lattice.primitive_sums import primitive_pair_sums, self_and_distinct_pairs
-from ase_potnet.lattice.special import Radial, exponential_integrals
+from ase_potnet.lattice.special import Radial, exponential_integrals, next_integral
 from ase_potnet.lattice.structures import Structures
 
 _LARGEST = 1 << 15  # images of pairs up to which nothing is sorted out
@@ -98,23 +98,24 @@ class _Crystal:
     @cached_tensor
     def weights(self) -> Tensor:
         """2 H(k)/V of the split primitives for cosines and sines, physical units. (n_split, 1, 2 W)"""
-        weights = torch.stack([values[0] for values in self._transforms]) * self.of_waves
+        weights = torch.stack([value for _, _, value in self._transforms]) * self.of_waves
         return torch.cat((weights, weights), dim=1)[:, None]
 
     @cached_tensor
     def weight_slopes(self) -> Tensor:
         """Derivatives of the weights by k^2. (n_split, W)"""
-        return torch.stack([values[1] for values in self._transforms]) * (-0.25 * self.of_waves)
+        slopes = [next_integral(q, value, radial) for q, radial, value in self._transforms]
+        return torch.stack(slopes) * (-0.25 * self.of_waves)
 
     @cached_tensor
-    def _transforms(self) -> list[list[Tensor]]:
-        """E_(3/2-p)((k^2 + alpha^2)/4), H(k) but for pi^(3/2), of the split primitives, and minus its derivative."""
+    def _transforms(self) -> list[tuple[float, Radial, Tensor]]:
+        """q, argument and value of E_q((k^2 + alpha^2)/4), H(k) but for pi^(3/2), of the split primitives."""
         quarter = 0.25 * (self.waves * self.waves).sum(0)
         power_law, transforms = Radial(quarter), []
         for k in self.plan.split:
-            alpha, index = self.alphas[k], 1.5 - self.decomposition.primitives[k].p
+            alpha, q = self.alphas[k], 1.5 - self.decomposition.primitives[k].p
             radial = power_law if alpha == 0 else Radial(quarter + 0.25 * alpha * alpha)
-            transforms.append(exponential_integrals(index, radial, n_orders=2))
+            transforms.append((q, radial, exponential_integrals(q, radial)[0]))
         return transforms
 
 

@@ -87,14 +87,17 @@ def exponential_integrals(q: float, radial: Radial, n_orders: int = 1) -> list[T
         index -= 1
         value = (x * value - gaussian) / index
     while index < q:
-        value = torch.add(gaussian, value, alpha=index) * radial.inverse
+        value = next_integral(index, value, radial)
         index += 1
     values = [value]
-    for _ in range(n_orders - 1):
-        value = torch.add(gaussian, value, alpha=index) * radial.inverse
-        index += 1
-        values.append(value)
+    for order in range(n_orders - 1):
+        values.append(next_integral(index + order, values[-1], radial))
     return values
+
+
+def next_integral(q: float, value: Tensor, radial: Radial) -> Tensor:
+    """E_(q+1)(x), minus the derivative of E_q(x), from the value of that."""
+    return torch.add(radial.gaussian, value, alpha=q) * radial.inverse
 
 
 def _e1(x: Tensor) -> Tensor:
