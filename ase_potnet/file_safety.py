@@ -40,10 +40,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, argument: str = "out") -> Iterator[None]:
     """Hold a file's lock; the system releases it when this process ends, however it ends.
 
-    Raises ValueError naming the process that holds it.
+    Raises ValueError naming the argument and the process that holds it.
     """
     with path.open("a+", encoding="utf-8") as file:
         try:
@@ -57,7 +57,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = path.read_text(encoding="utf-8").strip() or "unknown"
-            raise ValueError(f"out: another run is writing to {path.parent} ({holder})") from error
+            raise ValueError(f"{argument}: another run is writing to {path.parent} ({holder})") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()

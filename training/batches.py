@@ -116,9 +116,9 @@ def shuffled_batches(
     return np.split(order, np.searchsorted(unit, [batch[0] for batch in packed[1:]]))
 
 
-def sorted_batches(arrays: StructureArrays, budget: Budget, smallest: int = 1) -> list[Rows]:
+def sorted_batches(arrays: StructureArrays, budget: Budget) -> list[Rows]:
     """Batches of structures of similar size, for evaluation."""
-    return pack(np.argsort(arrays.n_atoms, kind="stable"), budget.costs(arrays), smallest)
+    return pack(np.argsort(arrays.n_atoms, kind="stable"), budget.costs(arrays))
 
 
 def share(batch: Rows, arrays: StructureArrays, rank: int, world: int, paired: bool = False) -> Rows:

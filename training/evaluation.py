@@ -73,7 +73,6 @@ def predict_arrays(
     *,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
-    budget: Budget = EVALUATION_BUDGET,
     rank: int = 0,
     world: int = 1,
     advance: Callable[[int], None] = lambda n: None,
@@ -90,7 +89,7 @@ def predict_arrays(
     results: dict[str, Floats] = {}
     was_training = model.training
     model.eval()
-    for batch in sorted_batches(arrays, budget):
+    for batch in sorted_batches(arrays, EVALUATION_BUDGET):
         rows = share(batch, arrays, rank, world)
         if not len(rows):
             continue

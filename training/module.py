@@ -24,7 +24,7 @@ from .metrics import Metrics
 from .recipe import Recipe
 from .schedules import rate_factor
 from .sources import TrainingData
-from .tasks import LabelledBatch, Task
+from .tasks import LabelledBatch, Task, dtype_of
 
 _LONG_VALIDATION = 10.0  # s; before a longer one, a checkpoint is written
 
@@ -307,7 +307,7 @@ class Training(lightning.LightningModule):
                 self.task.predict,
                 self.model,
                 self.data.val,
-                dtype=torch.float64 if self.recipe.dtype == "float64" else torch.float32,
+                dtype=dtype_of(self.recipe),
                 device=self.device,
                 rank=self.global_rank,
                 world=self.trainer.world_size,

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
+from numpy.typing import NDArray
 from torch import nn
 
 from .arrays import REPLAY_KIND, StructureArrays, join_arrays, structure_arrays
 from .data import Record
-from .evaluation import known_elements, predict_arrays, predict_energies
+from .evaluation import predict_arrays, predict_energies
 from .labelling.perturb import apply, too_close
 from .labelling.recipe import Kind
 from .recipe import ReplayConfig
@@ -70,18 +71,25 @@ CRYSTAL_TYPES = {
 
 
 def with_replay(
-    data: TrainingData, config: ReplayConfig, model: nn.Module, dtype: torch.dtype, seed: int
+    data: TrainingData,
+    config: ReplayConfig,
+    model: nn.Module,
+    elements: NDArray[np.bool_],
+    dtype: torch.dtype,
+    seed: int,
 ) -> TrainingData:
     """The data with replay frames in the training part: perturbed crystals with energy, forces and stress of the model.
 
     Frames that the model refuses, with atoms nearer than 0.9 Å, forces beyond 5 eV/Å or a stress beyond 0.15 eV/Å^3
     are drawn anew.
 
+    elements: by atomic number, those that the crystals may hold: the model may have others that it is yet to learn
+
     Raises:
         ValueError: a path without usable structures.
     """
     rng = np.random.default_rng([seed, 1])
-    known = (np.flatnonzero(known_elements(model)[1:95]) + 1).tolist()
+    known = (np.flatnonzero(elements[1:95]) + 1).tolist()
     sources = None
     if config.path is not None:
         read_structures = (record.atoms for record in read(config.path, "auto", []))
@@ -106,7 +114,8 @@ def with_replay(
 def _draw(sources: list[Atoms] | None, known: list[int], rng: np.random.Generator) -> Atoms:
     """A perturbed crystal."""
     if sources is None:
-        kind = list(CRYSTAL_TYPES.values())[int(rng.integers(len(CRYSTAL_TYPES)))]
+        kinds = [kind for kind in CRYSTAL_TYPES.values() if max(kind.species) < len(known)]
+        kind = kinds[int(rng.integers(len(kinds)))]
         n_species = max(kind.species) + 1
         numbers = rng.choice(known, size=n_species, replace=False).tolist()
         anions = [number for number in _ANIONS if number in known and number not in numbers[:-1]]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ def write_predictions(
         columns = [("energy_per_atom", predicted["energy"] / arrays.n_atoms, energies / arrays.n_atoms)]
     files = []
     for quantity, ours, wanted in columns:
-        words = ["predictions", name, quantity if len(columns) > 1 else ""]
+        words = ["predictions", name, re.sub(r"[\\/]", "-", quantity) if len(columns) > 1 else ""]
         file = folder / ("_".join(word for word in words if word) + ".csv")
         rows = (
             (key, "" if np.isnan(value) else f"{value:.8g}", f"{prediction:.8g}")

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ase_potnet.file_safety import exclusive_lock
 from ase_potnet.models import build_model, option_names
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.models.known_elements import KnowsElements
@@ -29,7 +30,7 @@ from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.pretrained.format import check_model_folder
 
 from .checkpoint import LAST, read_checkpoint
-from .evaluation import known_structures, predict_arrays
+from .evaluation import known_elements, known_structures, predict_arrays
 from .metrics import Metrics
 from .module import Training
 from .recipe import ModelConfig, Recipe, differences, load_recipe
@@ -39,6 +40,7 @@ from .sources import TrainingData, load_training_data
 from .tasks import PropertyTask, Task, dtype_of, make_task, shift_references
 
 MODEL_FOLDER = "model"
+LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -82,20 +84,29 @@ def train(
     start = time.monotonic()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     folder = Path(recipe.output).expanduser()
+    check_model_folder(folder / MODEL_FOLDER)
+    if not _is_first_process():
+        return _train(recipe, folder, start, restart, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(folder / LOCK, "output"):
+        return _train(recipe, folder, start, restart, progress)
+
+
+def _train(recipe: Recipe, folder: Path, start: float, restart: bool, progress: bool) -> TrainingResult:
     checkpoint = None if restart else read_checkpoint(folder)
     if checkpoint is not None:
         _same_recipe(recipe, json.loads(checkpoint["recipe"]), folder)
-    check_model_folder(folder / MODEL_FOLDER)
     report = Report(progress)
     data = load_training_data(recipe, progress=progress)
-    folder.mkdir(parents=True, exist_ok=True)
     with _random_numbers(recipe.seed), _quiet_lightning():
         task = make_task(recipe)
         model = make_model(recipe, task, data)
         data = _of_known_elements(data, model)
         fingerprint = data.fingerprint()
         if recipe.data.replay is not None:
-            data = with_replay(data, recipe.data.replay, model, dtype_of(recipe), recipe.seed)
+            assert recipe.model.start_from is not None
+            elements = known_elements(load_model(recipe.model.start_from))  # without those that are new
+            data = with_replay(data, recipe.data.replay, model, elements, dtype_of(recipe), recipe.seed)
         report.data(data)
         deadline = math.inf if recipe.max_seconds is None else start + recipe.max_seconds
         training = Training(model, task, recipe, data, folder, deadline)
@@ -207,17 +218,21 @@ def _new_elements(model: nn.Module, data: TrainingData) -> set[int]:
 def _fit(training: Training, recipe: Recipe, report: Report, restart: bool) -> bool:
     """Run Lightning's trainer. Whether this is the first process."""
     if training.progress.stopped:
-        return True
+        return _is_first_process()
     from lightning import Trainer
     from lightning.pytorch.strategies import DDPStrategy
 
-    several = recipe.devices not in (1, "auto") or recipe.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    devices, nodes = recipe.devices, recipe.nodes
+    if "TORCHELASTIC_RUN_ID" in os.environ and (devices, nodes) == (1, 1):  # as many as torchrun was told
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    several = devices not in (1, "auto") or nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
     if recipe.devices == "auto" and recipe.accelerator != "cpu" and torch.cuda.device_count() > 1:
         several = True
     trainer = Trainer(
         accelerator=_accelerator(recipe),
-        devices=recipe.devices,
-        num_nodes=recipe.nodes,
+        devices=devices,
+        num_nodes=nodes,
         strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
         precision={"full": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision],  # type: ignore[arg-type]
         max_epochs=-1 if recipe.optimiser.seconds else recipe.epochs - training.progress.epoch,
@@ -239,6 +254,11 @@ def _fit(training: Training, recipe: Recipe, report: Report, restart: bool) -> b
             (training.folder / LAST).unlink(missing_ok=True)
     trainer.fit(training)
     return bool(trainer.is_global_zero)
+
+
+def _is_first_process() -> bool:
+    """Of those that torchrun, Lightning or Slurm started for one training."""
+    return not any(int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def _accelerator(recipe: Recipe) -> str:

@@ -164,23 +164,18 @@ class EnergyTask:
     def fit_scaling(self, model: nn.Module, arrays: StructureArrays) -> None:
         """Element references and the scale of forces.
 
-        A model with `fit_scaling` gets: composition (S, 119) atoms of each element, energies (S,) eV, force_rms eV/Å.
-        One with `set_references` gets: energies of the elements by atomic number, as many as its `references`,
-        force_rms as the scale of energies, and which elements there are.
+        The model's `set_references` gets: energies of the elements by atomic number, as many as its `references`, the
+        root mean square of the forces as the scale of energies, and which elements there are.
         """
         energies, forces = arrays.values["energy"], arrays.values["forces"]
         known = np.isfinite(energies)
         if not known.any() or not np.isfinite(forces).any():
             raise ValueError("data: the training part has no energies or no forces")
-        composition, energies = arrays.composition()[known], energies[known]
-        force_rms = float(np.sqrt(np.nanmean(forces**2)))
         network: Any = model
-        if hasattr(model, "fit_scaling"):
-            network.fit_scaling(torch.from_numpy(composition), torch.from_numpy(energies), force_rms)
-        elif hasattr(model, "set_references"):
-            references = element_references(composition, energies)[: len(network.references)]
-            elements = torch.from_numpy((composition > 0).max(axis=0)[: len(references)])
-            network.set_references(torch.from_numpy(references), force_rms, elements)
+        composition = arrays.composition()  # elements of frames with forces alone are learned, too
+        references = element_references(composition[known], energies[known])[: len(network.references)]
+        elements = torch.from_numpy((composition > 0).max(axis=0)[: len(references)])
+        network.set_references(torch.from_numpy(references), float(np.sqrt(np.nanmean(forces**2))), elements)
 
     def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
         from ase_potnet.models.derivatives import differentiate
@@ -194,14 +189,13 @@ class EnergyTask:
         n_atoms = batch.atoms.n_atoms
         labels, terms = batch.labels, []
 
-        def add(name: str, error: Tensor | None, frame_weight: Tensor, exists: Tensor | bool = True) -> None:
+        def add(name: str, error: Tensor | None, frame_weight: Tensor) -> None:
             config: TermConfig = getattr(self.loss, name)
             if error is None:  # every process has all terms
                 nothing = torch.zeros((), dtype=self.dtype, device=frame_weight.device)
                 terms.append(LossTerm(name, nothing, nothing, weights[name]))
                 return
-            known = torch.isfinite(labels[name]) & exists
-            total, count = masked_loss(config.kind, error, known, frame_weight, config.delta)
+            total, count = masked_loss(config.kind, error, torch.isfinite(labels[name]), frame_weight, config.delta)
             terms.append(LossTerm(name, total, count, weights[name]))
 
         # the difference in float64: energies are large and their errors small
@@ -218,7 +212,7 @@ class EnergyTask:
             rms = frame_rms(labels["forces"], batch.atoms)
             force_weight = force_weight / (self.loss.force_scale + rms) ** self.loss.force_power
         add("forces", forces_error, force_weight[batch.atoms.batch])
-        add("stress", stress_error, weight, exists=batch.atoms.pbc.all(1)[:, None, None])
+        add("stress", stress_error, weight)
         if self.loss.differences is not None:
             assert forces_error is not None
             terms.append(_differences(self.loss.differences, forces_error, batch, progress))
@@ -257,12 +251,12 @@ def _differences(config: DifferencesConfig, error: Tensor, batch: LabelledBatch,
 
 
 def frame_rms(forces: Tensor, atoms: AtomsBatch) -> Tensor:
-    """Root mean square of the lengths of the forces of every structure, missing ones left out. (T, 3) -> (B,)"""
+    """Root mean square of the lengths of the forces of every structure, missing ones as zeros. (T, 3) -> (B,)"""
     return _rms(forces, atoms.batch, atoms.n_atoms)
 
 
 def _rms(vectors: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
-    """Of the lengths of the vectors of every group, missing ones left out. (T, 3), (T,), (B,) -> (B,)"""
+    """Of the lengths of the vectors of every group, missing ones as zeros. (T, 3), (T,), (B,) -> (B,)"""
     square = torch.nan_to_num(vectors).square().sum(1)
     return (square.new_zeros(len(sizes)).index_add(0, group, square) / sizes).sqrt()
 

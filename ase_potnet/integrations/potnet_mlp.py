@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,7 +63,7 @@ class PotNetMLP:
         energies, stresses = np.full(len(supercells), np.nan), np.full((len(supercells), 6), np.nan)
         forces = np.zeros((len(supercells), n_atoms, 3))
         places = [place for place, cell in enumerate(supercells) if cell is not None]
-        for done, (place, result) in enumerate(zip(places, self.results(present), strict=True), start=1):
+        for done, (place, result) in enumerate(zip(places, self._found(present), strict=True), start=1):
             energies[place] = result.energy
             forces[place], stresses[place] = result.forces, np.asarray(result.stress)[list(_VOIGT)]
             if self.progress is not None:
@@ -72,9 +72,13 @@ class PotNetMLP:
 
     def results(self, cells: Sequence[PhonopyAtoms], *, forces: bool = True, stress: bool = True) -> list[Result]:
         """Energy, forces and stress (ASE's order) of cells of any size."""
+        return list(self._found(cells, forces=forces, stress=stress))
+
+    def _found(self, cells: Sequence[PhonopyAtoms], *, forces: bool = True, stress: bool = True) -> Iterator[Result]:
+        """The same as they come."""
         structures = [(cell.numbers.astype(np.int64), cell.positions, cell.cell, True) for cell in cells]
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "batch_size": self.batch_size}
-        return list(evaluate(structures, self.model, forces=forces, stress=stress, **options)) if structures else []
+        return evaluate(structures, self.model, forces=forces, stress=stress, **options) if structures else iter(())
 
 
 def to_phonopy(atoms: Atoms) -> PhonopyAtoms:

@@ -54,11 +54,14 @@ def test_pairs_that_phono3py_leaves_out() -> None:
 
 def test_batches_and_progress() -> None:
     cells = [to_phonopy(atoms) for atoms in rattled(5)]
-    seen: list[tuple[int, int]] = []
-    one = PotNetMLP(lennard_jones.model(), batch_size=1, progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[int, int, int]] = []
+    calls: list[int] = []
+    model = lennard_jones.model()
+    model.register_forward_hook(lambda *_: calls.append(1))
+    one = PotNetMLP(model, batch_size=1, progress=lambda done, total: seen.append((done, total, len(calls))))
     for a, b in zip(one.evaluate(cells), PotNetMLP(lennard_jones.model()).evaluate(cells), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
-    assert seen == [(k, 5) for k in range(1, 6)]
+    assert seen == [(k, 5, k) for k in range(1, 6)]  # told as they are done
 
 
 def test_the_given_model_stays_as_it_is() -> None:

@@ -33,7 +33,7 @@ def test_two_processes_have_the_gradients_of_one(
     recipe |= {"epochs": 2, "dtype": "float64", "accelerator": "cpu", "batch": {"structures": 5}}
     if task == "property":
         recipe["model"] = recipe["model"] | {"options": {"dropout": 0.0}}
-    file = write(recipe, output=str(tmp_path / "run_two"), devices=2)
+    file = write(recipe, output=str(tmp_path / "run_two"))
     result = subprocess.run(
         [sys.executable, *TORCHRUN, str(SCRIPT), str(file), str(tmp_path / "two")],
         capture_output=True,

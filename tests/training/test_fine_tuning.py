@@ -3,16 +3,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
 from ase_potnet.graph import AtomsBatch
 from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.training.arrays import StructureArrays
-from ase_potnet.training.evaluation import predict_arrays, predict_energies
+from ase_potnet.training.evaluation import known_elements, predict_arrays, predict_energies
 from ase_potnet.training.recipe import ReplayConfig, differences, load_recipe
 from ase_potnet.training.replay import CRYSTAL_TYPES, with_replay
 from ase_potnet.training.run import make_model, train
@@ -59,7 +62,7 @@ def test_replay_frames_have_the_labels_of_the_model(energy_recipe: Recipe, start
     data = load_training_data(recipe, progress=False)
     model = make_model(recipe, make_task(recipe), data)
     config = ReplayConfig(path=path, frames=12)
-    joined = with_replay(data, config, model, torch.float64, seed=3).train
+    joined = with_replay(data, config, model, known_elements(model), torch.float64, seed=3).train
     n = len(data.train)
     assert len(joined) == n + 12
     replayed = joined.take(np.arange(n, n + 12))
@@ -70,8 +73,8 @@ def test_replay_frames_have_the_labels_of_the_model(energy_recipe: Recipe, start
     assert np.linalg.norm(replayed.values["forces"], axis=1).max() <= 5
     assert np.abs(replayed.values["stress"]).max() <= 0.15
     assert (np.abs(replayed.values["forces"]).max() > 1e-3).all()  # perturbed, not at rest
-    again = with_replay(data, config, model, torch.float64, seed=3).train
-    other = with_replay(data, config, model, torch.float64, seed=4).train
+    again = with_replay(data, config, model, known_elements(model), torch.float64, seed=3).train
+    other = with_replay(data, config, model, known_elements(model), torch.float64, seed=4).train
     assert np.array_equal(again.positions, joined.positions)
     assert other.positions.shape != joined.positions.shape or not np.array_equal(other.positions, joined.positions)
 
@@ -86,13 +89,43 @@ def test_frames_that_the_model_refuses_are_drawn_anew(
 
     data = load_training_data(load_recipe(energy_recipe), progress=False)
     n, samples = len(data.train), ReplayConfig(path=str(SAMPLES / "mp_sample.extxyz"), frames=15)
-    with_oxygen = with_replay(data, samples, load_model(start), torch.float64, 0).train
+    every = np.ones(119, dtype=bool)
+    with_oxygen = with_replay(data, samples, load_model(start), every, torch.float64, 0).train
     monkeypatch.setattr("ase_potnet.training.replay.predict_energies", picky)
-    without = with_replay(data, samples, load_model(start), torch.float64, 0).train
+    without = with_replay(data, samples, load_model(start), every, torch.float64, 0).train
     assert len(with_oxygen) == len(without) == n + 15
     assert 8 in with_oxygen.numbers[with_oxygen.first[n] :]
     assert 8 not in without.numbers[without.first[n] :]
     assert len(set(without.ids)) == len(without)
+
+
+def test_replay_crystals_hold_what_the_model_has_learned(
+    energy_recipe: Recipe, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source: Any = load_model(start)
+    source.elements[:] = False
+    source.elements[12] = True  # Mg alone, of which there are no binary crystals
+    save_model(source, tmp_path / "magnesium", task="energy")
+    frames = [bulk(name).repeat((2, 1, 1)) for name in ("Mg", "Cu") * 8]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = SinglePointCalculator(atoms, energy=-2.0 * len(atoms), forces=np.zeros((len(atoms), 3)))
+    ase.io.write(tmp_path / "metals.extxyz", frames)
+    split = {"fractions": [0.7, 0.3, 0.0]}
+    energy_recipe["data"] = {"path": str(tmp_path / "metals.extxyz"), "split": split, "replay": {"frames": 5}}
+    joined = []
+
+    def keep(*arguments: Any) -> Any:
+        joined.append(with_replay(*arguments))
+        return joined[0]
+
+    monkeypatch.setattr("ase_potnet.training.run.with_replay", keep)
+    train(energy_recipe | {"model": {"start_from": str(tmp_path / "magnesium")}, "epochs": 1}, progress=False)
+    (data,) = joined
+    is_replay = np.array([data.train.kinds[k] == "replay" for k in data.train.kind])
+    assert is_replay.sum() == 5
+    assert set(data.train.take(np.flatnonzero(is_replay)).numbers.tolist()) == {12}
+    assert set(data.train.numbers.tolist()) == {12, 29}
 
 
 def test_fine_tuning_takes_the_architecture_and_keeps_what_is_frozen(energy_recipe: Recipe, start: str) -> None:
@@ -166,8 +199,9 @@ def test_structures_for_replay_must_be_known(energy_recipe: Recipe, start: str) 
     model: Any = load_model(start)
     model.elements[:] = False
     data = load_training_data(load_recipe(energy_recipe), progress=False)
+    samples = ReplayConfig(path=str(SAMPLES / "mp_sample.extxyz"))
     with pytest.raises(ValueError, match=r"data\.replay\.path: .* has no crystal of elements"):
-        with_replay(data, ReplayConfig(path=str(SAMPLES / "mp_sample.extxyz")), model, torch.float64, 0)
+        with_replay(data, samples, model, known_elements(model), torch.float64, 0)
 
 
 def test_a_recipe_from_before_a_key_existed_is_the_same(energy_recipe: Recipe) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
+from ase_potnet.file_safety import exclusive_lock
 from ase_potnet.models import build_model
 from ase_potnet.models.scaling import NO_MINIMUM
 from ase_potnet.pretrained import load_model, model_info, save_model
@@ -351,10 +353,44 @@ def test_a_molecule_among_crystals_leaves_finite_gradients(energy_recipe: Recipe
 
 def test_the_model_gets_the_statistics_of_energies(energy_recipe: Recipe) -> None:
     _, model, arrays = energy_parts(energy_recipe)
-    n = len(arrays)
-    rms = float(np.sqrt((arrays.values["forces"] ** 2).mean()))
-    assert model.fitted[:2] == ((n, 119), (n,))
-    assert model.fitted[2] == pytest.approx(rms)
+    assert model.energy_scale == pytest.approx(float(np.sqrt((arrays.values["forces"] ** 2).mean())))
+    wanted = element_references(arrays.composition(), arrays.values["energy"])
+    known = np.unique(arrays.numbers)
+    np.testing.assert_allclose(model.references.detach().numpy()[known], wanted[known], rtol=1e-6)
+
+
+def test_elements_of_frames_with_forces_alone_are_learned(energy_recipe: Recipe, tmp_path: Path) -> None:
+    frames = ase.io.read(energy_recipe["data"]["path"], ":")
+    for seed in range(4):
+        alone = bulk("Al").repeat((2, 1, 1))
+        alone.rattle(0.1, seed=seed)
+        alone.calc = SinglePointCalculator(alone, forces=np.ones((2, 3)))
+        frames.append(alone)
+    ase.io.write(tmp_path / "some.extxyz", frames)
+    energy_recipe["data"] = {"path": str(tmp_path / "some.extxyz"), "split": {"fractions": [0.8, 0.2, 0.0]}}
+    recipe = load_recipe(energy_recipe | {"model": {"name": "equivariant-potnet", "options": {"width": 8}}})
+    data = load_training_data(recipe, progress=False)
+    assert 13 in data.train.numbers
+    network: Any = make_model(recipe, make_task(recipe), data)
+    assert network.elements[13]
+    assert torch.isfinite(network.references).all()
+
+
+def test_two_trainings_do_not_share_an_output(energy_recipe: Recipe) -> None:
+    folder = Path(energy_recipe["output"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        exclusive_lock(folder / "lock"),
+        pytest.raises(ValueError, match=r"output: another run is writing to .*process"),
+    ):
+        train(energy_recipe, progress=False)
+
+
+def test_a_finished_training_is_reported_by_one_process(energy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(energy_recipe | {"epochs": 1}, progress=False).finished
+    monkeypatch.setenv("RANK", "1")
+    again = train(energy_recipe | {"epochs": 1}, progress=False)
+    assert (again.model, again.reason) == (None, "another process reports")
 
 
 def test_properties_start_from_a_potential(property_recipe: Recipe, energy_recipe: Recipe, tmp_path: Path) -> None:

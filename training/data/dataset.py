@@ -206,7 +206,9 @@ class Dataset(Sequence[Record]):
                 atoms = record.atoms.copy()
                 atoms.calc = record.atoms.calc
                 atoms.info = {key: value for key, value in atoms.info.items() if key not in ("id", "group")}
-                atoms.info |= record.targets | {"id": record.id}
+                labels = {} if atoms.calc is None else atoms.calc.results  # a target may be one of these
+                atoms.info |= {name: value for name, value in record.targets.items() if name not in labels}
+                atoms.info["id"] = record.id
                 if record.group is not None:
                     atoms.info["group"] = record.group
                 write_xyz(file, atoms)

@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from ase_potnet.readers.structures import TOO_CLOSE, atomic_number, check, crystal
 from ase_potnet.training.data import Dataset, Record, join, labels, open_dataset
@@ -35,6 +36,15 @@ def test_sequence() -> None:
     assert data.record("c").targets == {"gap": 1.0, "e": 1.0}
     assert [record.id for record in data] == data.ids == ["a", "b", "c"]
     assert data.target_names == ["gap", "e"]
+
+
+def test_targets_from_the_calculator_are_written_once(tmp_path: Path) -> None:
+    atoms = Atoms("Cu", cell=[2, 2, 2], pbc=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=-3.7)
+    write(tmp_path / "one.extxyz", atoms)
+    data = open_dataset(tmp_path / "one.extxyz", targets=["energy"], progress=False)
+    back = open_dataset(data.to_extxyz(tmp_path / "two.extxyz"), targets=["energy"], progress=False)
+    assert [record.targets for record in back] == [{"energy": -3.7}]
 
 
 def test_select_and_subset() -> None:
