@@ -68,6 +68,13 @@ def test_results_of_a_property_training(property_recipe: Recipe, pictures: None)
     assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == int(np.argmin(scores))
 
 
+def test_names_of_targets_may_hold_a_slash(property_recipe: Recipe, pictures: None) -> None:
+    targets = [{"name": "eV/atom", "field": "formation_energy_peratom"}, "optb88vdw_bandgap"]
+    result = train(load_recipe(property_recipe, {"data.targets": targets, "epochs": 1}), progress=False)
+    assert (result.folder / "predictions_val_eV-atom.csv").is_file()
+    assert set(result.metrics["val"]) == {"eV/atom", "optb88vdw_bandgap"}
+
+
 def test_training_learns(property_recipe: Recipe) -> None:
     property_recipe["model"] = {"name": PROPERTY, "options": {"dropout": 0.0, "width": 16}}
     result = train(property_recipe | {"epochs": 40, "ema": 0.0}, progress=False)

@@ -43,7 +43,7 @@ def diagonal_repeats(atoms: Atoms, least: int, most: int) -> tuple[int, int, int
             for c in range(-(-least // (a * b)), most // (a * b) + 1):
                 repeats = np.array([a, b, c])
                 length = (repeats * lengths)[atoms.pbc].min()
-                if c and (repeats[~atoms.pbc] == 1).all() and length > best_length + 1e-9:
+                if (repeats[~atoms.pbc] == 1).all() and length > best_length + 1e-9:
                     best, best_length = (a, b, c), length
     return best
 
