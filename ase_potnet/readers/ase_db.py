@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from ase_potnet.readers.entry import ID_KEYS, Entry
-from ase_potnet.readers.files import Progress, stem, track
+from ase_potnet.readers.files import Progress, open_text, stem, track
+
+
+def is_ase_json(path: Path) -> bool:
+    """Whether a JSON file is a database of ASE, by its start."""
+    with open_text(path, errors="replace") as stream:
+        return re.match(r'\s*\{\s*"(\d+|ids)"\s*:', stream.read(200)) is not None
 
 
 def ase_db_entries(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -28,6 +28,17 @@ def cif_csv_entries(path: Path, progress: Progress, cif: str, id_column: str | N
             text = row.pop(cif) or ""
             name = str(row.pop(key)) if key else f"row-{i + 1}"
             yield Entry(name, row, partial(parse_cif, text))
+
+
+def first_row(path: Path) -> dict[str, str | None]:
+    """The first row of a CSV file; empty where there is none."""
+    with open_text(path, errors="replace") as stream:
+        return next(csv_rows(stream), {})
+
+
+def cif_column(row: Mapping[str, str | None]) -> str | None:
+    """The column of a row that holds CIF text."""
+    return next((name for name, value in row.items() if value and "_cell_length_a" in value), None)
 
 
 def csv_rows(stream: TextIO) -> Iterator[dict[str, str | None]]:

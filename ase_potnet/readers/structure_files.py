@@ -77,7 +77,7 @@ def read_structure(path: Path, format: str | None = None) -> Atoms:  # noqa: A00
         else:
             atoms = read(io.StringIO(text), format=form or _ASE_NAMES.get(suffix))
     else:
-        atoms = read(path, format=form)
+        atoms = read(path, format=form, do_not_split_by_at_sign=True)
     assert isinstance(atoms, Atoms)
     return atoms
 

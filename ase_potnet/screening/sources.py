@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_potnet.readers.ase_db import ase_db_entries
+from ase_potnet.readers.ase_db import ase_db_entries, is_ase_json
 from ase_potnet.readers.cells_npz import cells_npz_entries
-from ase_potnet.readers.cif_csv import cif_csv_entries, csv_rows
+from ase_potnet.readers.cif_csv import cif_column, cif_csv_entries, first_row
 from ase_potnet.readers.entry import ID_KEYS, Entry, reason_of, refuse
 from ase_potnet.readers.files import iter_json, open_text, plain_suffix, printable, stem
 from ase_potnet.readers.jarvis import jarvis_atoms
@@ -135,13 +135,18 @@ def _key(name: str, content: str, seen: Counter[str]) -> str:
 
 
 def _is_one(item: Any) -> bool:
-    return isinstance(item, Atoms) or hasattr(item, "cart_coords")
+    """Whether it is a structure, alone or with an id."""
+    _, structure = _named(item)
+    return isinstance(structure, Atoms) or hasattr(structure, "cart_coords")
+
+
+def _named(item: Any) -> tuple[str | None, Any]:
+    """Id, if there is one, and structure."""
+    return item if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) else (None, item)
 
 
 def _memory_entry(number: int, item: Any) -> tuple[str, Entry]:
-    name = None
-    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
-        name, item = item
+    name, item = _named(item)
     if isinstance(item, Atoms):
         name = name or next((str(item.info[key]) for key in ID_KEYS if key in item.info), None)
         return "memory", Entry(name or f"structure-{number}", {}, lambda: item)
@@ -208,9 +213,9 @@ def _is_table(file: Path) -> bool:
             return b"CREATE TRIGGER results_stay" in stream.read(16_384)
     if plain_suffix(file) == ".csv":
         try:
-            _cif_column(file)
-        except (ValueError, OSError):
-            return True
+            return cif_column(first_row(file)) is None
+        except (ValueError, OSError):  # damaged: a candidate that cannot be read
+            return False
     return False
 
 
@@ -232,7 +237,10 @@ def file_entries(file: Path, name: str) -> Generator[Entry, None, None]:
     elif suffix == ".npz":
         yield from cells_npz_entries(file, False)
     elif suffix == ".csv":
-        yield from cif_csv_entries(file, False, _cif_column(file), None)
+        row = first_row(file)
+        if (cif := cif_column(row)) is None:
+            raise ValueError(f"no column with CIF text; the columns are {', '.join(row) or 'none'}")
+        yield from cif_csv_entries(file, False, cif, None)
     elif suffix in (".json", ".jsonl"):
         yield from _json_entries(file, name)
     else:
@@ -256,22 +264,12 @@ def _renamed(entry: Entry, plain: re.Pattern[str], name: str) -> Entry:
     return Entry(name, entry.values, entry.build) if plain.fullmatch(entry.id) else entry
 
 
-def _cif_column(file: Path) -> str:
-    with open_text(file) as stream:
-        row = next(csv_rows(stream), {})
-    for column, value in row.items():
-        if value and "_cell_length_a" in value:
-            return column
-    raise ValueError(f"no column with CIF text; the columns are {', '.join(row) or 'none'}")
-
-
 def _json_entries(file: Path, name: str) -> Iterator[Entry]:
-    with open_text(file) as stream:
-        head = stream.read(200).lstrip()
-    if re.match(r'\{\s*"(\d+|ids)"\s*:', head):
+    if is_ase_json(file):
         yield from ase_db_entries(file, False, None, None)
         return
-    several = head.startswith("[") or plain_suffix(file) == ".jsonl"
+    with open_text(file) as stream:
+        several = stream.read(200).lstrip().startswith("[") or plain_suffix(file) == ".jsonl"
     with open_text(file) as stream:
         for number, item in enumerate(iter_json(stream, file.name)):
             fields = item if isinstance(item, dict) else {}

@@ -89,8 +89,24 @@ def test_memory(metals: list[Atoms]) -> None:
     assert [c.id for c in found] == ["mp-30", "mine", "structure-2", "structure-3"]
     assert found[2].digest == found[3].digest
     assert found[2].key != found[3].key
+    (one,) = candidates(("mine", metals[1]))
+    assert (one.id, one.key) == ("mine", found[1].key)
+    assert count(("mine", metals[1])) == 1
     twice = list(candidates([("a", metals[0]), ("a", metals[0])]))
     assert twice[1].key == f"{twice[0].key}-2"
+
+
+def test_tables_in_folders(tmp_path: Path) -> None:
+    text = (SAMPLES / "mp_cif_sample.csv").read_text(encoding="utf-8")
+    (tmp_path / "crystals.csv").write_bytes(text.replace("data_mp", "# Å, Müller\ndata_mp", 1).encode("latin-1"))
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(text.encode())[:-500])
+    (tmp_path / "table.csv").write_bytes("name,gap\nMüller,1.1\n".encode("latin-1"))
+    found = list(candidates(tmp_path))
+    whole = list(candidates(SAMPLES / "mp_cif_sample.csv"))
+    assert [c.key for c in found if Path(c.source).name == "crystals.csv"] == [c.key for c in whole]
+    (broken,) = (c for c in found if c.atoms is None)
+    assert "truncated" in broken.message
+    assert not any(c.source.endswith("table.csv") for c in found)
 
 
 def test_pymatgen() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ase_potnet.readers.ase_db import is_ase_json
 from ase_potnet.readers.ase_files import ase_format
-from ase_potnet.readers.cif_csv import csv_rows
+from ase_potnet.readers.cif_csv import cif_column, first_row
 from ase_potnet.readers.entry import ID_KEYS
 from ase_potnet.readers.files import Progress, iter_json, open_text, plain_suffix, read_npz
 from ase_potnet.readers.structure_files import is_structure_file
@@ -115,6 +116,8 @@ def recognise(path: Any) -> tuple[str, Any, dict[str, Any]]:
         return "ase-db", path, {}
     if suffix == ".npz":
         return _recognise_npz(place), path, {}
+    if suffix == ".csv":
+        return _recognise_csv(place)
     if suffix in (".xyz", ".extxyz"):
         return "extxyz", path, {}
     if is_structure_file(place):
@@ -127,9 +130,7 @@ def recognise(path: Any) -> tuple[str, Any, dict[str, Any]]:
             raise
         return "ase", path, {}
     if head.startswith(("[", "{")):
-        return _recognise_json(place, head), path, {}
-    if suffix == ".csv":
-        return _recognise_csv(place)
+        return _recognise_json(place), path, {}
     if re.match(r"\d+\s*\n.*Properties=", head):
         return "extxyz", path, {}
     if ase_format(place) is not None:
@@ -162,9 +163,9 @@ def _recognise_npz(path: Path) -> str:
     )
 
 
-def _recognise_json(path: Path, head: str) -> str:
+def _recognise_json(path: Path) -> str:
     """Kind of a JSON file by its first element."""
-    if re.match(r'\{\s*"(\d+|ids)"\s*:', head):
+    if is_ase_json(path):
         return "ase-db"
     with open_text(path) as stream:
         first = next(iter_json(stream, str(path)), None)
@@ -181,11 +182,9 @@ def _recognise_json(path: Path, head: str) -> str:
 
 def _recognise_csv(path: Path) -> tuple[str, Any, dict[str, Any]]:
     """A CSV file with CIF text, or a table of targets beside structure files."""
-    with open_text(path) as stream:
-        row = next(csv_rows(stream), {})
-    for name, value in row.items():
-        if value and "_cell_length_a" in value:
-            return "cif-csv", path, {"cif": name}
+    row = first_row(path)
+    if (cif := cif_column(row)) is not None:
+        return "cif-csv", path, {"cif": cif}
     if row and (next(iter(row)) in (*ID_KEYS, "file", "filename", "path")):
         return "structures", path.parent, {"targets_csv": path}
     raise ValueError(

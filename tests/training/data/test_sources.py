@@ -488,6 +488,13 @@ def test_wrong_arguments(samples: Path, tmp_path: Path) -> None:
         load(path, kind="mp-summary")
 
 
+def test_a_csv_file_that_is_not_utf_8(samples: Path, tmp_path: Path) -> None:
+    text = (samples / "mp_cif_sample.csv").read_text(encoding="utf-8")
+    (tmp_path / "old.csv").write_bytes(text.replace("data_mp", "# Müller, 4.2 Å\ndata_mp", 1).encode("latin-1"))
+    assert kind_of(tmp_path / "old.csv") == "cif-csv"
+    assert load(tmp_path / "old.csv").ids == load(samples / "mp_cif_sample.csv").ids
+
+
 def test_unrecognised_content(samples: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has neither id_prop.csv nor structure files"):
