@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import ClassVar
 
 import numpy as np
@@ -91,6 +92,8 @@ def birch_murnaghan(volumes: Array, energies: Array) -> tuple[float, float, floa
 class Elastic:
     """Elastic constants from stresses at small strains, atoms relaxed in each; in the ``standard_frame``.
 
+    The package spglib is needed.
+
     strain: its size; fmax: of the atoms, eV/Å; 0: atoms stay where the strain puts them
     """
 
@@ -108,6 +111,7 @@ class Elastic:
     def __post_init__(self) -> None:
         if not 0 < self.strain < 0.1 or self.fmax < 0:
             raise ValueError("elastic.strain, elastic.fmax: wanted a strain between 0 and 0.1, a force from 0")
+        import_module("spglib")  # missed before the first crystal
 
     def run(self, crystal: Crystal) -> Steps:
         """Twelve strained crystals side by side."""
@@ -123,7 +127,7 @@ class Elastic:
         if self.fmax:
             found = yield from together(
                 [
-                    relax_steps(atoms, fmax=self.fmax, max_steps=self.max_steps, cell=False, symprec=None, stress=True)
+                    relax_steps(atoms, fmax=self.fmax, max_steps=self.max_steps, cell=False, symprec=None)
                     for atoms in strained
                 ]
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,12 @@ from torch import Tensor
 
 from ase_potnet.evaluation import Result, load_potential, split_results
 from ase_potnet.graph import AtomsBatch, Edges, batch_for_prediction, local_edges
+from ase_potnet.graph.distances import CLOSEST
 from ase_potnet.models.derivatives import differentiate
 from ase_potnet.pretrained.format import pick_device, read_dtype
 from ase_potnet.screening.failures import BAD_STRUCTURE, EXPLODED, UNSUPPORTED, ScreeningFailure
 from ase_potnet.screening.memory import keep_freed_memory
 
-CLOSEST = 0.3  # Å
 _ATOMS = {"cpu": 512, "cuda": 8192}  # of a batch; more are no faster
 _PAIRS = {"cpu": 60_000, "cuda": 2_000_000}  # Σ N² of a batch: memory of the complete channel
 
@@ -101,6 +100,8 @@ def advance_all(
     def step(job: Job, answers: Answers | ScreeningFailure | None) -> bool:
         """Whether the job has finished."""
         ask = advance(job, answers)
+        while ask is not None and not len(ask.structures):
+            ask = advance(job, [])
         if ask is None:
             return True
         kind = (ask.of, ask.forces, ask.stress)
@@ -166,28 +167,21 @@ class PotentialEvaluator:
 
     def evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[Result | ScreeningFailure]:
         """A Result with what was asked for, or why there is none, for each structure."""
-        try:
-            batch = batch_for_prediction(structures, self.dtype, self.device)
-            edges = local_edges(batch, self.network.config.cutoff)
-            close = _too_close(batch, edges)
-            if close.any():
-                return _without(structures, close, partial(self.evaluate, forces=forces, stress=stress))
+        return _halving(structures, partial(self._evaluate, forces=forces, stress=stress))
 
-            def energies_of(moved: AtomsBatch) -> Tensor:
-                energies: Tensor = self.network(moved, edges)
-                return energies
+    def _evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[Result | ScreeningFailure]:
+        batch = batch_for_prediction(structures, self.dtype, self.device)
+        edges = local_edges(batch, self.network.config.cutoff)
+        close = _too_close(batch, edges)
+        if close.any():
+            return _without(structures, close, partial(self.evaluate, forces=forces, stress=stress))
 
-            found = differentiate(energies_of, batch, forces=forces, stress=stress)
-            return [_finite(result) for result in split_results(batch, found)]
-        except (ValueError, torch.OutOfMemoryError) as error:
-            if len(structures) == 1:
-                return [_failure(error)]
-        half = len(structures) // 2
-        return [
-            answer
-            for part in (structures[:half], structures[half:])
-            for answer in self.evaluate(part, forces=forces, stress=stress)
-        ]
+        def energies_of(moved: AtomsBatch) -> Tensor:
+            energies: Tensor = self.network(moved, edges)
+            return energies
+
+        found = differentiate(energies_of, batch, forces=forces, stress=stress)
+        return [_finite(result) for result in split_results(batch, found)]
 
 
 class PropertyEvaluator:
@@ -205,23 +199,29 @@ class PropertyEvaluator:
 
     def evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[float | ScreeningFailure]:
         """A value, or why there is none, for each structure."""
-        try:
-            batch = batch_for_prediction(structures, self.dtype, self.device)
-            close = _too_close(batch, local_edges(batch, CLOSEST))
-            if close.any():
-                return _without(structures, close, partial(self.evaluate, forces=forces, stress=stress))
-            with torch.no_grad():
-                values = self.network(batch)[:, self.column].double().cpu().tolist()
-            return [
-                value if np.isfinite(value) else ScreeningFailure(EXPLODED, "the value is not finite")
-                for value in values
-            ]
-        except (ValueError, torch.OutOfMemoryError) as error:
-            if len(structures) == 1:
-                return [_failure(error)]
-        half = len(structures) // 2
-        parts = (structures[:half], structures[half:])
-        return [answer for part in parts for answer in self.evaluate(part, forces=forces, stress=stress)]
+        return _halving(structures, self._evaluate)
+
+    def _evaluate(self, structures: Sequence[Any]) -> list[float | ScreeningFailure]:
+        batch = batch_for_prediction(structures, self.dtype, self.device)
+        close = _too_close(batch, local_edges(batch, CLOSEST))
+        if close.any():
+            return _without(structures, close, partial(_halving, evaluate=self._evaluate))
+        with torch.no_grad():
+            values = self.network(batch)[:, self.column].double().cpu().tolist()
+        return [
+            value if np.isfinite(value) else ScreeningFailure(EXPLODED, "the value is not finite") for value in values
+        ]
+
+
+def _halving(structures: Sequence[Any], evaluate: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+    """The answers; where a batch fails, those of its halves, so that what cannot be evaluated fails alone."""
+    try:
+        return evaluate(structures)
+    except (ValueError, torch.OutOfMemoryError) as error:
+        if len(structures) == 1:
+            return [_failure(error)]
+    half = len(structures) // 2
+    return [*_halving(structures[:half], evaluate), *_halving(structures[half:], evaluate)]
 
 
 def _too_close(batch: AtomsBatch, edges: Edges) -> np.ndarray[Any, Any]:
@@ -257,11 +257,6 @@ def _failure(error: Exception) -> ScreeningFailure:
     if isinstance(error, torch.OutOfMemoryError):
         return ScreeningFailure(BAD_STRUCTURE, "too large for the memory of the device")
     return ScreeningFailure(UNSUPPORTED if "elements" in text else BAD_STRUCTURE, text)
-
-
-def clock() -> float:
-    """Seconds, for differences."""
-    return time.perf_counter()
 
 
 def as_tuple(atoms: Atoms) -> tuple[Any, Any, Any, Any]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,8 +32,8 @@ class Hull:
 
     Energies of the references must come from the same model: screen them first, and name that file.
 
-    reference: results of an earlier screening (.db), a CSV file with the columns formula and energy_per_atom (eV), or
-        a JSON list of pymatgen's ``ComputedEntry``
+    reference: results of an earlier screening (.db), a CSV file with the columns formula and energy_per_atom (eV; rows
+        with a status other than "done" are left out), or a JSON list of pymatgen's ``ComputedEntry``
     """
 
     reference: str = ""
@@ -44,6 +45,7 @@ class Hull:
             raise ValueError(f"hull.reference: wanted a file (.db, .csv or .json), got {self.reference!r}")
         if not len(self.hulls):  # read before the first crystal
             raise ValueError(f"hull.reference: {self.reference} holds no phase with an energy")
+        import_module("pymatgen.analysis.phase_diagram")  # missed before the first crystal
 
     def contents(self) -> str:
         """Hash of the file."""
@@ -116,7 +118,7 @@ def read_references(path: Path) -> Iterator[Reference]:
         with open_text(path) as stream:
             if suffix == ".csv":
                 for row in csv.DictReader(stream):
-                    if not row["energy_per_atom"].strip():
+                    if row.get("status", DONE) != DONE or not row["energy_per_atom"].strip():
                         continue  # of a crystal that failed
                     yield _reference(row["formula"], float(row["energy_per_atom"]))
             else:

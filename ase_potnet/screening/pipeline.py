@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -18,7 +19,6 @@ from ase_potnet.screening.engine import (
     PotentialEvaluator,
     PropertyEvaluator,
     advance_all,
-    clock,
 )
 from ase_potnet.screening.failures import BAD_FILE, TASK_ERROR, TIME_LIMIT, ScreeningFailure
 from ase_potnet.screening.sources import Candidate
@@ -150,7 +150,7 @@ def run_tasks(
     def jobs() -> Iterator[Job]:
         for candidate in candidates:
             run = _Run(candidate)
-            yield Job(run, run.steps(tasks), started=clock())
+            yield Job(run, run.steps(tasks), started=perf_counter())
 
     def batch_begins(runs: list[_Run]) -> None:
         if evaluating is not None:
@@ -164,7 +164,7 @@ def run_tasks(
         most_atoms=1 if one_by_one else None,
         evaluating=batch_begins,
     ):
-        yield None if job is None else job.item.record(clock() - job.started)
+        yield None if job is None else job.item.record(perf_counter() - job.started)
 
 
 @contextlib.contextmanager

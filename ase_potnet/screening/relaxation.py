@@ -48,7 +48,6 @@ def relax_steps(
     cell: bool = True,
     symprec: float | None = 0.01,
     pressure: float = 0.0,
-    stress: bool = False,
 ) -> Steps:
     """Steps of a relaxation by L-BFGS in atoms and strain; returns ``Relaxed``.
 
@@ -60,7 +59,6 @@ def relax_steps(
         cell: relax the cell as well, where three directions are periodic
         symprec: Å; the symmetry to within it is made exact and kept; None: none is looked for
         pressure: eV/Å^3
-        stress: in the result even where the cell stays
 
     Raises:
         ScreeningFailure: the volume has left 0.3 to 3 times the first.
@@ -69,11 +67,10 @@ def relax_steps(
     if symprec is not None:
         atoms, symmetry = make_symmetric(atoms, symprec)
     cell = cell and bool(atoms.pbc.all())
-    stress = stress or cell
     lbfgs = _Lbfgs()
     x, frame = atoms.positions.copy(), atoms.cell.array.copy()
     volume = abs(float(np.linalg.det(frame)))
-    (result,) = yield Ask([(atoms.numbers, x, frame, atoms.pbc)], stress=stress)
+    (result,) = yield Ask([(atoms.numbers, x, frame, atoms.pbc)])
     gradient, force = _gradient(result, frame, symmetry, cell, pressure)
     height = _height(result, frame, pressure)
     steps = 0
@@ -83,7 +80,7 @@ def relax_steps(
         if cell and not _VOLUME[0] < abs(float(np.linalg.det(new_frame))) / volume < _VOLUME[1]:
             raise ScreeningFailure(EXPLODED, f"the volume left {_VOLUME[0]} to {_VOLUME[1]} times the first")
         steps += 1
-        (new_result,) = yield Ask([(atoms.numbers, new_x, new_frame, atoms.pbc)], stress=stress)
+        (new_result,) = yield Ask([(atoms.numbers, new_x, new_frame, atoms.pbc)])
         new_height = _height(new_result, new_frame, pressure)
         if new_height - height > _RISE * len(x) and np.abs(step).max() > 1e-4:
             lbfgs.forget()

@@ -134,24 +134,31 @@ class Screening(Iterator[Record]):
     def _new(self, every: Iterator[Candidate], aside: list[Record]) -> Iterator[Candidate]:
         """Candidates that have a structure and no record yet; records of the others."""
         duplicates = Duplicates(self._plan.unique) if self._plan.unique else None
-        while some := list(itertools.islice(every, _LOOKED_UP)):
-            known = set() if self.store is None else self.store.known(c.key for c in some)
-            for candidate in some:
-                self.summary.found += 1
-                other = duplicates.other(candidate) if duplicates and candidate.atoms is not None else None
-                if candidate.key in known:
-                    self.summary.before += 1
-                elif candidate.atoms is None:
-                    aside.append(unreadable(candidate))
-                elif other is not None:
-                    aside.append(
-                        Record(
-                            candidate.key, candidate.id, candidate.source, DUPLICATE, message=other,
-                            formula=candidate.atoms.get_chemical_formula(mode="metal"), n_atoms=len(candidate.atoms),
-                        )
-                    )  # fmt: skip
-                else:
-                    yield candidate
+        for candidate, known in looked_up(every, self.store, self.summary):
+            other = duplicates.other(candidate) if duplicates and candidate.atoms is not None else None
+            if known:
+                continue
+            if candidate.atoms is None:
+                aside.append(unreadable(candidate))
+            elif other is not None:
+                aside.append(
+                    Record(
+                        candidate.key, candidate.id, candidate.source, DUPLICATE, message=other,
+                        formula=candidate.atoms.get_chemical_formula(mode="metal"), n_atoms=len(candidate.atoms),
+                    )
+                )  # fmt: skip
+            else:
+                yield candidate
+
+
+def looked_up(every: Iterator[Candidate], store: Store | None, summary: Summary) -> Iterator[tuple[Candidate, bool]]:
+    """The candidates, counted, and whether each has a record of an earlier run."""
+    while some := list(itertools.islice(every, _LOOKED_UP)):
+        known = set() if store is None else store.known(candidate.key for candidate in some)
+        for candidate in some:
+            summary.found += 1
+            summary.before += candidate.key in known
+            yield candidate, candidate.key in known
 
 
 @dataclass

@@ -30,7 +30,7 @@ from ase_potnet.progress import show
 from ase_potnet.readers.files import Progress
 from ase_potnet.screening.failures import DIED, ScreeningFailure
 from ase_potnet.screening.pipeline import failed, run_tasks, unreadable
-from ase_potnet.screening.screening import Summary, make_plan
+from ase_potnet.screening.screening import Summary, looked_up, make_plan
 from ase_potnet.screening.sources import Candidate, candidates, count
 from ase_potnet.screening.store import Store, difference, pack, records, rows_of, settings_in, unpack
 
@@ -39,7 +39,6 @@ _AT_ONCE = 2  # deaths at one crystal that make it a failure; in batches, until 
 _BATCH = "batch"  # in place of a key
 _GRACE = 5.0  # seconds beyond the time limit until a worker that hangs ends itself
 _LOST = {"BrokenProcessPool", "WorkerLost", "ManagerLost"}
-_LOOKED_UP = 200
 
 
 @dataclass(frozen=True)
@@ -162,18 +161,15 @@ def _write_shards(sources: Any, store: Store, folder: Path, size: int, summary: 
 
 
 def _unknown(every: Iterator[Candidate], store: Store, summary: Summary) -> Iterator[Candidate]:
-    while some := list(itertools.islice(every, _LOOKED_UP)):
-        known = store.known(candidate.key for candidate in some)
-        for candidate in some:
-            summary.found += 1
-            if candidate.key in known:
-                summary.before += 1
-            elif candidate.atoms is None:
-                record = unreadable(candidate)
-                summary.add(record)
-                store.add(record)
-            else:
-                yield candidate
+    for candidate, known in looked_up(every, store, summary):
+        if known:
+            continue
+        if candidate.atoms is None:
+            record = unreadable(candidate)
+            summary.add(record)
+            store.add(record)
+        else:
+            yield candidate
 
 
 def _merge(path: Path, store: Store, summary: Summary) -> None:

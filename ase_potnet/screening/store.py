@@ -304,10 +304,3 @@ def rows_of(path: str | Path) -> Iterator[tuple[Any, ...]]:
     """Raw rows for ``Store.add_rows``."""
     with opened(path) as connection:
         yield from connection.execute(f"SELECT {_COLUMNS} FROM results ORDER BY number")
-
-
-def tally(path: str | Path) -> dict[tuple[str, str], int]:
-    """Number of records by (status, reason)."""
-    with opened(path) as connection:
-        rows = connection.execute("SELECT status, reason, COUNT(*) FROM results GROUP BY status, reason")
-        return {(status, reason): n for status, reason, n in rows}

@@ -117,7 +117,7 @@ class Relax:
     fmax: eV/Å; stress counts as in ASE's ``FrechetCellFilter``
     max_steps: evaluations; a crystal that needs more fails as "not converged", its values kept
     cell: relax the cell, too
-    symprec: Å; 0: no symmetry is looked for
+    symprec: Å; 0: no symmetry is looked for; else the package spglib is needed
     pressure: GPa
     """
 
@@ -141,6 +141,8 @@ class Relax:
             raise ValueError(f"relax.max_steps: wanted a number from 0, got {self.max_steps}")
         if not 0 <= self.symprec <= LARGEST_SYMPREC:
             raise ValueError(f"relax.symprec: wanted a length from 0 to {LARGEST_SYMPREC} Å, got {self.symprec!r}")
+        if self.symprec:
+            import_module("spglib")  # missed before the first crystal
 
     def run(self, crystal: Crystal) -> Steps:
         """One question a step."""

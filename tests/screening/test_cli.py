@@ -36,6 +36,36 @@ def test_screen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "--set: wanted task.option=value" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("task", "module", "extra"),
+    [
+        ("relax", "spglib", "phonons"),
+        ("elastic", "spglib", "phonons"),
+        ("hull", "pymatgen.analysis.phase_diagram", "pymatgen"),
+    ],
+)
+def test_a_package_that_is_missing(
+    task: str,
+    module: str,
+    extra: str,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    write(tmp_path / "copper.cif", bulk("Cu", a=4.0))
+    (tmp_path / "reference.csv").write_text("formula,energy_per_atom\nCu,-0.5\n")
+    command = ["screen", str(tmp_path / "copper.cif"), "--out", str(tmp_path / "r.db"), "--model", str(model)]
+    command += ["--do", task, "--device", "cpu"]
+    command += ["--set", f"hull.reference={tmp_path / 'reference.csv'}"] if task == "hull" else []
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert f"pip install 'ase-potnet[{extra}]'" in capsys.readouterr().err
+    assert not (tmp_path / "r.db").exists()
+
+
 def test_screening_leaves_its_own_export_out(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +20,10 @@ from ase.optimize import BFGS
 
 from ase_potnet import PotNetCalculator
 from ase_potnet.pretrained import load_model
-from ase_potnet.screening import Crystal, ScreeningFailure, records, screen
+from ase_potnet.screening import Ask, Crystal, ScreeningFailure, records, screen
 from ase_potnet.screening.elasticity import birch_murnaghan
-from ase_potnet.screening.store import DONE, FAILED, tally
+from ase_potnet.screening.hull import read_references
+from ase_potnet.screening.store import DONE, FAILED
 from ase_potnet.screening.tasks import make_tasks
 
 
@@ -100,6 +101,17 @@ def test_symmetry_is_kept(model: Path) -> None:
         assert record.values["volume_change"] != 0
 
 
+def test_pressure_in_a_cell_that_stays(model: Path, metals: list[Atoms]) -> None:
+    for tasks in ("relax", "relax,energy"):
+        (record,) = screen(metals[1], tasks, model=model, options={"relax.cell": False}, dtype="float64")
+        assert record.status == DONE, record
+        assert record.atoms is not None
+        after = record.atoms.copy()
+        after.calc = PotNetCalculator(model)
+        pressure = -after.get_stress()[:3].mean() / 0.00624150907
+        assert record.values["pressure"] == pytest.approx(pressure, rel=1e-6, abs=1e-6)
+
+
 def test_batches_are_single_points(model: Path, metals: list[Atoms]) -> None:
     one = Atoms("Ar", positions=[[0, 0, 0]])
     large = bulk("Cu", a=3.7, cubic=True) * (5, 5, 5)
@@ -144,8 +156,28 @@ def test_failures_are_records_and_counts_agree(model: Path, metals: list[Atoms],
     assert found["raises"].message == "RuntimeError: out of luck"
     assert found["raises"].task == "count"
     assert "energy" in found["raises"].values  # of the task before
-    assert sum(tally(tmp_path / "r.db").values()) == len(crystals)
+    assert len(list(records(tmp_path / "r.db"))) == len(crystals)
     assert "11 failed" in str(run.summary)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Asks about no structure, twice."""
+
+    name: ClassVar[str] = "nothing"
+    columns: ClassVar[Mapping[str, str]] = {"answers": ""}
+
+    def run(self, crystal: Crystal) -> Iterator[Ask]:
+        first = yield Ask([])
+        second = yield Ask([], forces=False)
+        return {"answers": len(first) + len(second)}
+
+
+def test_a_question_about_nothing_is_answered(model: Path, metals: list[Atoms]) -> None:
+    with screen(metals[:3], [Nothing(), "energy"], model=model) as run:
+        found = list(run)
+    balanced(run)
+    assert [record.values["answers"] for record in found] == [0, 0, 0]
 
 
 def test_a_run_goes_on_and_repeats_nothing(model: Path, metals: list[Atoms], tmp_path: Path) -> None:
@@ -251,6 +283,12 @@ def test_hull(model: Path, tmp_path: Path) -> None:
     assert values["formation_energy"] == pytest.approx(values["energy_per_atom"] + 0.4, abs=1e-6)
     assert values["energy_above_hull"] == pytest.approx(values["formation_energy"], abs=1e-6)
     assert found["structure-1"].reason == "no reference"
+
+
+def test_rows_that_are_not_done_are_no_references(tmp_path: Path) -> None:
+    rows = "formula,energy_per_atom,status\nCu,-0.5,done\nAu,-9.0,failed\nAg,,failed\nAu,-0.3,done\n"
+    (tmp_path / "screened.csv").write_text(rows)
+    assert list(read_references(tmp_path / "screened.csv")) == [("Cu", -0.5), ("Au", -0.3)]
 
 
 @pytest.mark.parametrize("row", ["O2,abc", "O2,nan", ",-1.0", "nothing"])
