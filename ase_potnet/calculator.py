@@ -27,7 +27,7 @@ from ase_potnet.pretrained import model_info
 from ase_potnet.pretrained.format import pick_device, read_dtype
 
 _DRIFT = 10.0  # Å: where float32 is still fine
-_ASE_KEYWORDS = ("atoms", "label", "directory", "restart")
+_ASE_KEYWORDS = ("atoms", "label", "directory")
 
 
 class PotNetCalculator(Calculator):
@@ -42,7 +42,7 @@ class PotNetCalculator(Calculator):
             a C++ compiler and the CPU; warns and goes on without where that fails.
         tolerance: absolute error of the lattice sums; None for the model's own (1e-11 in float64, 1e-5 in float32).
         skin: Å; the list of neighbours is kept until an atom has moved by half of it.
-        **ase_keywords: atoms, label, directory, restart, as of every ASE calculator.
+        **ase_keywords: atoms, label, directory, as of every ASE calculator.
 
     Results, all from one pass: energy (= free_energy), energies (per atom), forces in eV and eV/Å; stress in eV/Å^3,
     ASE's sign and Voigt order, only where all three directions are periodic (else PropertyNotImplementedError).

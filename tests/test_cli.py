@@ -112,6 +112,23 @@ def test_evaluate_a_potential_by_element(tmp_path: Path, capsys: pytest.CaptureF
     assert shifted["metrics"]["forces"] == plain["metrics"]["forces"]
 
 
+def test_evaluate_labels_under_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_model(build_model("equivariant-potnet", {"width": 8}), tmp_path / "potential", task="energy")
+    frames = ase.io.read(SAMPLES / "dft_forces_sample.extxyz", ":4")
+    for atoms in frames:
+        results, atoms.calc = atoms.calc.results, None
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = results["energy"], results["forces"]
+    ase.io.write(tmp_path / "frames.extxyz", frames)
+    args = ("evaluate", "-m", str(folder), "-d", str(tmp_path / "frames.extxyz"), "-o", str(tmp_path / "out"))
+    assert run(*args, "--target", "energy=REF_energy", "--target", "forces=REF_forces") == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]
+    assert metrics["forces"]["count"] == 3 * sum(map(len, frames))
+    assert metrics["energy_per_atom"]["count"] == 4
+    capsys.readouterr()
+    assert run(*args, "--target", "gap=REF_gap") == 2
+    assert "predicts energy, forces and stress, not gap" in capsys.readouterr().err
+
+
 def test_evaluate_leaves_out_targets_that_the_data_do_not_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

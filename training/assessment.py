@@ -17,6 +17,7 @@ from ase_potnet.readers.files import track
 
 from .arrays import StructureArrays
 from .data import Dataset, Split, open_dataset
+from .data.dataset import relabelled
 from .evaluation import known_structures, model_dtype, predict_arrays, predict_energies, predict_properties
 from .metrics import UNITS, Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
 from .pictures import element_picture
@@ -69,8 +70,8 @@ def assess(
         limit: take at most this many structures (of each source of a list); with a split, of the part.
         output: folder for metrics.json, CSV files id,target,prediction, parity.png (by kind of frame) and, of an energy
             model, elements.png; None writes nothing.
-        fields: target of the model to its name in the data, where that is neither the name in the training data nor
-            the target's own.
+        fields: target of the model (energy, forces, stress of a potential) to its name in the data, where that is
+            neither the name in the training data nor the target's own.
         split, part: take only the ids of one part ("train", "val", "test"; None: "test") of this split file.
         fit_shifts: of an energy model: first shift its energies by one value per element, fitted to these data, to
             compare levels of theory with different references.
@@ -79,19 +80,21 @@ def assess(
         ValueError: naming what is wrong with model or data.
     """
     info = model_info(model)
-    if info.task != "property" and fields:
-        raise ValueError(f"fields (--target): {info.name} is an interatomic potential and has no targets to rename")
+    if info.task != "property" and (other := set(fields or {}) - {"energy", "forces", "stress"}):
+        raise ValueError(f"fields (--target): {info.name} predicts energy, forces and stress, not {', '.join(other)}")
     if info.task == "property" and fit_shifts:
         raise ValueError(f"fit_shifts: only of energies, and {info.name} predicts properties")
     targets = data_targets(info, fields or {}) if info.task == "property" else ()
     if limit is not None and limit < 1:
         raise ValueError(f"limit: wanted at least 1 or None, got {limit}")
     most = limit if split is None else None
-    dataset = open_dataset(data, targets=None if targets else [], kind=kind, limit=most, progress=progress)
+    dataset = open_dataset(data, targets=None if targets or fields else [], kind=kind, limit=most, progress=progress)
     notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
     if targets:
         targets, absent = _present(targets, dataset, fields or {})
         notes += [f"{target.name}: the data have no field {target.source}" for target in absent]
+    elif fields:
+        dataset = Dataset(relabelled(dataset, fields), broken=dataset.broken)
     if split is not None:
         dataset = _part(dataset, split, part or "test")[:limit]
     elif part is not None:

@@ -83,6 +83,7 @@ class DataConfig(Section):
 
     path: file, folder, glob pattern, or list of these or of mappings, see `ase_potnet.training.data.open_dataset`
     targets: of a property model
+    labels: of an energy model, where "energy" (eV), "forces" (eV/Å) or "stress" (eV/Å^3) have other names: these
     val: a source of its own for validation; the split then leaves no validation part
     max_structures: training structures at most, the first ones of the split
     max_atoms: larger structures are left out of the training part
@@ -92,6 +93,7 @@ class DataConfig(Section):
     path: Any
     kind: str = "auto"
     targets: tuple[Annotated[TargetConfig, BeforeValidator(_target)], ...] = ()
+    labels: dict[Literal["energy", "forces", "stress"], str] = {}
     split: SplitConfig = SplitConfig()
     val: Any = None
     max_structures: int | None = Field(default=None, ge=1)
@@ -268,8 +270,8 @@ class Recipe(Section):
         weights = self.loss.target_weights
         if weights is not None and len(weights) != len(self.data.targets):
             raise ValueError(f"loss.target_weights: wanted {len(self.data.targets)} numbers, got {len(weights)}")
-        if self.task == "property" and (self.data.replay or self.model.shift_references):
-            raise ValueError("data.replay and model.shift_references are for task energy")
+        if self.task == "property" and (self.data.replay or self.data.labels or self.model.shift_references):
+            raise ValueError("data.labels, data.replay and model.shift_references are for task energy")
         if self.data.replay and self.model.start_from is None:
             raise ValueError("data.replay needs model.start_from, which labels the frames")
         return self

@@ -14,6 +14,7 @@ from ase_potnet.pretrained import Target
 
 from .arrays import REPLAY_KIND, StructureArrays, structure_arrays, with_labels, with_targets
 from .data import Dataset, Split, formula_group, group_split, leaderboard_split, open_dataset, seeded_split
+from .data.dataset import relabelled
 from .recipe import DataConfig, Recipe, SplitConfig
 
 
@@ -45,7 +46,7 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
         ValueError: naming what is wrong in the data section, or a part that would be empty.
     """
     data, targets = recipe.data, [target.target() for target in recipe.data.targets]
-    dataset = read(data.path, data.kind, targets, progress=progress)
+    dataset = _read_labelled(data.path, data.kind, data, targets, progress)
     notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
     split = make_split(dataset, data.split, data, targets)
     parts = split.apply(dataset, missing="skip" if data.split.kind == "file" else "error")
@@ -57,7 +58,7 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
             f"{torn:,} groups of structures of one origin are in several parts, so that errors come out too small; "
             "data.split.kind=group keeps them together"
         )
-    val = parts.val if data.val is None else read(data.val, "auto", targets, progress=progress)
+    val = parts.val if data.val is None else _read_labelled(data.val, "auto", data, targets, progress)
     arrays = {name: to_arrays(part, targets) for name, part in (("train", parts.train), ("val", val))}
     test = to_arrays(parts.test, targets) if len(parts.test) else None
     train = _limited(arrays["train"], data)
@@ -110,6 +111,17 @@ def read(path: Any, kind: str, targets: Sequence[Target], *, progress: bool = Tr
     return open_dataset(_expand(path), targets=names, kind=kind, progress=progress)
 
 
+def _read_labelled(path: Any, kind: str, data: DataConfig, targets: Sequence[Target], progress: bool) -> Dataset:
+    """The same, with labels under the names of the recipe."""
+    if not data.labels:
+        return read(path, kind, targets, progress=progress)
+    dataset = open_dataset(_expand(path), kind=kind, progress=progress)
+    try:
+        return Dataset(relabelled(dataset, data.labels), broken=dataset.broken)
+    except ValueError as error:
+        raise ValueError(f"data.{error}{_what_there_is(dataset, ())}") from None
+
+
 def make_split(dataset: Dataset, config: SplitConfig, data: DataConfig, targets: Sequence[Target]) -> Split:
     """The split that a recipe asks for. Shuffled splits are of the records with a label only."""
     if config.kind == "file":
@@ -118,6 +130,10 @@ def make_split(dataset: Dataset, config: SplitConfig, data: DataConfig, targets:
         return leaderboard_split(Path(str(data.path)).expanduser())
     names = [target.source for target in targets]
     labelled = dataset.subset(r.id for r in dataset if not names or any(name in r.targets for name in names))
+    if not len(labelled):
+        raise ValueError(
+            f"data.targets: no structure has a number as {', '.join(names)}{_what_there_is(dataset, targets)}"
+        )
     fractions = config.fractions
     if data.val is not None:  # what would be the validation part is for training
         fractions = (fractions[0] + fractions[1], 0.0, fractions[2])

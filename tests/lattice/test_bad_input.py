@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from ase_potnet.lattice import (
     London,
     Morse,
     Pauli,
+    Potential,
     ScreenedCoulomb,
     epstein_zeta,
     pair_sums,
@@ -220,6 +224,55 @@ def test_potentials_are_objects(potentials):
 def test_potentials_too_large_for_any_cut_off():
     with pytest.raises(ValueError, match=r"\bpotentials\b"):
         pair_sums(POSITIONS, CELL, Morse(50.0, 10.0))
+
+
+@dataclass(frozen=True)
+class Own(Potential):
+    """A user's potential."""
+
+    parts: tuple = ()
+
+    def real_space(self, r):
+        return sum(c * potential.real_space(r) for c, potential in self.parts)
+
+    def terms(self):
+        return self.parts
+
+
+class Unhashable(Own):
+    __hash__ = None
+
+
+def test_terms_that_are_zero_are_left_out():
+    generator = torch.Generator().manual_seed(0)
+    positions = 4 * torch.rand(3, 3, dtype=torch.float64, generator=generator)
+    cell = 4 * torch.eye(3, dtype=torch.float64)
+    own = [Own(((2.0, Pauli(3.0)), (0.0, London()))), Own(((0.0, London()),)), London()]
+    sums = pair_sums(positions, cell, own)
+    wanted = pair_sums(positions, cell, (Pauli(3.0), London()))
+    torch.testing.assert_close(sums[..., 0], 2 * wanted[..., 0], rtol=0, atol=3e-8)
+    assert not sums[..., 1].any()
+    torch.testing.assert_close(sums[..., 2], wanted[..., 1], rtol=0, atol=3e-8)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (Own(((1.0, LennardJones(2.0)),)), r"terms of Own\(.* must be finite numbers with primitives"),
+        (Own(((math.nan, London()),)), r"terms of Own\(.* must be finite"),
+        (Own(), "none has a term that is not zero"),
+        (Own(((0.0, London()),)), "none has a term that is not zero"),
+        (Unhashable(((1.0, London()),)), "must be hashable, as frozen dataclasses are"),
+    ],
+)
+def test_potentials_of_users(own, message):
+    with pytest.raises(ValueError, match=f"^potentials.*{message}"):
+        pair_sums(torch.rand(2, 3), 4 * torch.eye(3), own)
+
+
+def test_wells_too_deep_for_numbers():
+    with pytest.raises(ValueError, match=r"alpha \* r_e must be at most 700"):
+        Morse(200.0, 5.0)
 
 
 def test_exponents_of_numpy_are_numbers():

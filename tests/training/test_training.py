@@ -14,6 +14,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_potnet.file_safety import exclusive_lock
 from ase_potnet.models import build_model
@@ -66,6 +67,37 @@ def test_results_of_a_property_training(property_recipe: Recipe, pictures: None)
     # they are those of the best epoch
     scores = [float(row["score"]) for row in rows]
     assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == int(np.argmin(scores))
+
+
+def test_labels_under_other_names(energy_recipe: Recipe, tmp_path: Path) -> None:
+    frames = ase.io.read(energy_recipe["data"]["path"], ":")
+    plain = load_training_data(load_recipe(energy_recipe), progress=False)
+    for atoms in frames:
+        results, atoms.calc = atoms.calc.results, None
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = results["energy"], results["forces"]
+        atoms.info["REF_stress"] = voigt_6_to_full_3x3_stress(results["stress"])
+    ase.io.write(tmp_path / "dft_forces_sample.extxyz", frames)
+    data = energy_recipe["data"] | {"path": str(tmp_path / "dft_forces_sample.extxyz")}
+    with pytest.raises(ValueError, match=r"no structure with a label .* other fields: REF_energy, REF_forces"):
+        load_training_data(load_recipe(energy_recipe | {"data": data}), progress=False)
+    names = {name: f"REF_{name}" for name in ("energy", "forces", "stress")}
+    renamed = load_training_data(load_recipe(energy_recipe | {"data": data | {"labels": names}}), progress=False)
+    assert renamed.train.ids == plain.train.ids
+    for name in names:
+        np.testing.assert_allclose(renamed.train.values[name], plain.train.values[name], atol=1e-7)
+    wrong = data | {"labels": {"energy": "DFT_energy"}}
+    with pytest.raises(ValueError, match=r"data\.labels\.energy: no structure has a field 'DFT_energy'.*REF_energy"):
+        load_training_data(load_recipe(energy_recipe | {"data": wrong}), progress=False)
+
+
+def test_targets_that_are_no_numbers(property_recipe: Recipe, tmp_path: Path) -> None:
+    frames = [bulk("Cu", a=3.6 + 0.01 * k) for k in range(20)]
+    for atoms in frames:
+        atoms.info["colour"] = "red"
+    ase.io.write(tmp_path / "copper.extxyz", frames)
+    property_recipe["data"] = {"path": str(tmp_path / "copper.extxyz"), "targets": ["colour"]}
+    with pytest.raises(ValueError, match=r"data\.targets: no structure has a number as colour"):
+        load_training_data(load_recipe(property_recipe), progress=False)
 
 
 def test_names_of_targets_may_hold_a_slash(property_recipe: Recipe, pictures: None) -> None:

@@ -14,6 +14,8 @@ from typing import IO, Any, overload
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ase_potnet.file_safety import replacing
@@ -61,6 +63,34 @@ def labels(source: Record | Atoms) -> Labels:
     forces = _finite(results.get("forces"), (len(atoms), 3))
     stress = _finite(results.get("stress"), (6,))
     return Labels(None if energy is None else float(energy), forces, stress)
+
+
+def relabelled(records: Iterable[Record], names: Mapping[str, str]) -> list[Record]:
+    """The records with labels from fields of other names, in the units of `Labels`.
+
+    names: "energy", "forces" or "stress" (six numbers, or 3 by 3) to the name of the field
+
+    Raises:
+        ValueError: no record has such a field.
+    """
+    records = list(records)
+    fields = [{**record.atoms.arrays, **record.atoms.info, **record.targets} for record in records]
+    for label, name in names.items():
+        if not any(name in of_one for of_one in fields):
+            raise ValueError(f"labels.{label}: no structure has a field {name!r}")
+    result = []
+    for record, of_one in zip(records, fields, strict=True):
+        atoms, found = record.atoms.copy(), dict(getattr(record.atoms.calc, "results", {}))
+        for label, name in names.items():
+            found.pop(label, None)
+            if name in of_one:
+                value = np.asarray(of_one[name], dtype=np.float64)
+                is_matrix = label == "stress" and value.size == 9
+                found[label] = full_3x3_to_voigt_6_stress(value.reshape(3, 3)) if is_matrix else value
+        atoms.calc = SinglePointCalculator(atoms)
+        atoms.calc.results = found
+        result.append(replace(record, atoms=atoms))
+    return result
 
 
 def _finite(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:

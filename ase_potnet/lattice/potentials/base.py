@@ -170,7 +170,12 @@ def decompose(potentials: Potential | list[Potential] | tuple[Potential, ...]) -
             raise ValueError(
                 f"potentials must hold Potential objects such as Coulomb(), got {type(item).__name__}: {item!r}"
             )
-    return _decompose(listed)
+    try:
+        return _decompose(listed)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        raise ValueError(f"potentials must be hashable, as frozen dataclasses are: {error}") from None
 
 
 @lru_cache(maxsize=64)
@@ -180,8 +185,16 @@ def _decompose(listed: tuple[Potential, ...]) -> Decomposition:
     for item in listed:
         row: dict[int, float] = {}
         for coefficient, primitive in item.terms():
-            k = primitives.setdefault(primitive, len(primitives))
-            row[k] = row.get(k, 0.0) + coefficient
+            if not isinstance(primitive, Primitive) or not math.isfinite(coefficient):
+                raise ValueError(
+                    f"potentials: terms of {item!r} must be finite numbers with primitives such as Coulomb(), "
+                    f"InversePower(6) or Pauli(3.0), got {coefficient!r} with {primitive!r}"
+                )
+            if coefficient != 0:
+                k = primitives.setdefault(primitive, len(primitives))
+                row[k] = row.get(k, 0.0) + float(coefficient)
         rows.append(row)
+    if not primitives:
+        raise ValueError("potentials: none has a term that is not zero")
     matrix = tuple(tuple(row.get(k, 0.0) for k in range(len(primitives))) for row in rows)
     return Decomposition(tuple(primitives), matrix)

@@ -25,6 +25,8 @@ class Morse(Potential):
     def __post_init__(self) -> None:
         object.__setattr__(self, "alpha", require_positive("alpha", self.alpha))
         object.__setattr__(self, "r_e", require_positive("r_e", self.r_e))
+        if self.alpha * self.r_e > 700:
+            raise ValueError(f"alpha * r_e must be at most 700, got {self.alpha * self.r_e:g}")
 
     def real_space(self, r: Tensor) -> Tensor:
         decay = torch.exp(-self.alpha * (r - self.r_e))
