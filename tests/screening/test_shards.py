@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from ase_potnet.screening import Summary, records, screen
+from ase_potnet.screening.engine import PotentialEvaluator
 from ase_potnet.screening.shards import screen_shards
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes by signals")
@@ -89,8 +90,9 @@ def test_workers_that_die(small: Path, deadly: str, tmp_path: Path) -> None:
     assert (again.before, again.done, again.failed) == (8, 0, 0)
 
 
-def test_workers_that_die_in_a_model(small: Path, deadly: str, tmp_path: Path) -> None:
+def test_workers_that_die_in_a_model(small: Path, deadly: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches die with everything in them, so crystals are evaluated one by one until the one that kills is found."""
+    monkeypatch.setattr(PotentialEvaluator, "evaluate", PotentialEvaluator.evaluate)  # this process imports it, too
     (tmp_path / "deadly_model.py").write_text(MODEL)
     every = [(name, bulk("Cu", a=3.5 + 0.02 * n)) for n, name in enumerate("abcd")]
     every.insert(2, ("killer", bulk("Cu", a=3.6, cubic=True)))
