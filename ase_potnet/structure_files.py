@@ -163,7 +163,7 @@ def relax_file(
     Returns:
         what was found, as text, and whether fmax was reached
     """
-    from ase_potnet.integrations.relaxation import relax
+    from ase_potnet.integrations.relaxation import RelaxationWarning, relax
 
     atoms = read_checked(file)
     if output is not None and not _can_be_written(output, atoms):
@@ -174,7 +174,11 @@ def relax_file(
     if atoms.constraints:
         sys.stderr.write("warning: constraints are left out; the symmetry of the crystal is kept\n")
     require_writable(target.parent)
-    found = relax(atoms, model, cell=cell, fmax=fmax, max_steps=max_steps, device=device)
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always", RelaxationWarning)
+        found = relax(atoms, model, cell=cell, fmax=fmax, max_steps=max_steps, device=device)
+    for warning in raised:
+        sys.stderr.write(f"warning: {warning.message}\n")
     _write(target, found.atoms)
     return _relaxation_table(atoms, found) + f"written: {target}\n", found.converged
 

@@ -269,6 +269,9 @@ def test_relax_writes_the_crystal_beside_its_file(tmp_path: Path, capsys: pytest
     assert float(text.rsplit(" Å^3", 1)[0].split()[-1]) == pytest.approx(relaxed.get_volume(), abs=1e-3)
     assert run("relax", str(tmp_path / "MgO.cif"), "--max-steps", "1", "-o", str(tmp_path / "new" / "POSCAR")) == 1
     assert "NOT relaxed" in capsys.readouterr().out
+    ase.io.write(tmp_path / "far.cif", bulk("MgO", "rocksalt", a=4.8))
+    assert run("relax", str(tmp_path / "far.cif"), "--fmax", "0.1") == 0
+    assert "warning: the volume changed by -" in capsys.readouterr().err
     assert len(ase.io.read(tmp_path / "new" / "POSCAR")) == 2
 
 

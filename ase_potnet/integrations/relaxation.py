@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from torch import nn
 from ase_potnet.checks import LARGEST_SYMPREC
 
 _LARGEST_STEP = 0.1  # Å
+_LARGE_CHANGE = 0.25  # of the volume, beyond which a crystal is hardly the one that was given
+
+
+class RelaxationWarning(UserWarning):
+    """A relaxation whose result wants a look."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ def relax(
         symprec: Å; the structure is first made symmetric to within it.
         progress: called with the number of steps done.
 
+    Warns (`RelaxationWarning`) where the volume changes by more than a quarter.
+
     Raises:
         ValueError: naming structure, model, cell, fmax, max_steps or symprec.
     """
@@ -75,6 +83,7 @@ def relax(
     if not fmax > 0:
         raise ValueError(f"fmax: wanted a positive force in eV/Å, got {fmax!r}")
     atoms = symmetrised(to_atoms(structure), symprec)
+    volume = atoms.get_volume()
     atoms.calc = PotNetCalculator(model, device=device)
     atoms.set_constraint(FixSymmetry(atoms, symprec=symprec))
     target: Any = FrechetCellFilter(atoms, constant_volume=cell == "shape") if cell else atoms
@@ -83,6 +92,14 @@ def relax(
         optimiser.attach(lambda: progress(optimiser.nsteps))
     converged = bool(optimiser.run(fmax=fmax, steps=max_steps))
     atoms.set_constraint()
+    change = float(atoms.get_volume() / volume) - 1
+    if abs(change) > _LARGE_CHANGE:
+        warnings.warn(
+            f"the volume changed by {100 * change:+.0f} %: this is hardly the crystal that was given; either that is "
+            "far from equilibrium, or the potential does not hold it together",
+            RelaxationWarning,
+            stacklevel=2,
+        )
     return Relaxation(
         atoms=_bare(atoms),
         converged=converged,

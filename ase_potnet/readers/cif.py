@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +24,8 @@ _P1 = {  # names of data are not case-sensitive
     "_symmetry_int_tables_number": ("1",),
     "_space_group_it_number": ("1",),
 }
+_SYMMETRY = r"_name_h-m|_it_number|_int_tables_number|_pos_as_xyz|_operation_xyz"  # in names of data
+_HALL = r"^\s*_\w*space_group_name_hall\s+['\"]?(?!P 1\s*['\"]?\s*$)[-A-Z]"
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 
@@ -33,8 +37,10 @@ def parse_cif(text: str) -> Atoms:
     those within 1e-4 of a third or sixth). Others go to ASE, and to pymatgen where it is installed and ASE fails.
 
     Raises:
-        ValueError: the text is no CIF, or a site is occupied partially.
+        ValueError: the text is no CIF, its symmetry is not understood, or a site is occupied partially.
     """
+    if re.search(_HALL, text, re.I | re.M) and not re.search(_SYMMETRY, text, re.I):
+        raise ValueError("its only word on symmetry is a Hall symbol; it wants a Hermann-Mauguin symbol or operations")
     atoms = parse_p1(text)
     return _parse_any(text) if atoms is None else atoms
 
@@ -136,7 +142,11 @@ def _parse_any(text: str) -> Atoms:
             raise ValueError(
                 f"not readable as CIF by ASE ({reason_of(error)}); pymatgen may read it: pip install pymatgen"
             ) from error
-        structure = CifParser.from_str(text).parse_structures(primitive=False)[0]
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            structure = CifParser.from_str(text).parse_structures(primitive=False)[0]
+        if any("Defaulting to P1" in str(note.message) for note in notes) and re.search(_SYMMETRY, text, re.I):
+            raise ValueError(f"its symmetry is not understood ({reason_of(error)})") from None
         if not structure.is_ordered:
             raise ValueError("a site is occupied partially") from None
         symbols = [site.specie.symbol for site in structure]

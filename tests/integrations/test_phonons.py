@@ -26,6 +26,7 @@ from ase_potnet.integrations import (
 )
 from ase_potnet.integrations.harmonic import harmonic
 from ase_potnet.integrations.potnet_mlp import to_atoms, to_phonopy
+from ase_potnet.integrations.relaxation import RelaxationWarning
 from ase_potnet.models import build_model
 
 from . import lennard_jones
@@ -366,3 +367,12 @@ def test_relaxation_keeps_what_it_does_not_change() -> None:
     assert found.get_volume() != pytest.approx(crystal.get_volume(), rel=1e-3)
     for name in ("tags", "initial_magmoms", "own"):
         assert np.array_equal(found.arrays[name], crystal.arrays[name])
+
+
+@pytest.mark.parametrize("factor", [0.88, 1.15])
+def test_a_relaxation_to_another_crystal_is_warned_of(factor: float) -> None:
+    far = bulk("Ar", "fcc", a=factor * LATTICE)
+    with pytest.warns(RelaxationWarning, match=r"volume changed by [+-]\d+ %"):
+        found = relax(far, lennard_jones.model(), fmax=0.01)
+    near = relax(bulk("Ar", "fcc", a=LATTICE), lennard_jones.model(), fmax=0.01)
+    assert found.atoms.get_volume() == pytest.approx(near.atoms.get_volume(), rel=0.02)

@@ -127,6 +127,35 @@ def test_no_cif(monkeypatch: pytest.MonkeyPatch) -> None:
         parse_cif("nothing of the kind")
 
 
+SILICON = """data_x
+{symmetry}
+_cell_length_a 5.43
+_cell_length_b 5.43
+_cell_length_c 5.43
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+loop_
+ _atom_site_label
+ _atom_site_type_symbol
+ _atom_site_fract_x
+ _atom_site_fract_y
+ _atom_site_fract_z
+ Si1 Si 0.125 0.125 0.125
+"""
+
+
+def test_symmetry_that_nobody_understands_is_an_error() -> None:
+    assert len(parse_cif(SILICON.format(symmetry="_symmetry_space_group_name_H-M 'F d -3 m'"))) > 1
+    with pytest.raises(ValueError, match=r"symmetry is not understood .*F d -3 m :2"):
+        parse_cif(SILICON.format(symmetry="_symmetry_space_group_name_H-M 'F d -3 m :2'"))
+    with pytest.raises(ValueError, match="Hall symbol"):
+        parse_cif(SILICON.format(symmetry="_space_group_name_Hall '-F 4 2 3'"))
+    for hall in ("'P 1'", "?"):
+        assert len(parse_cif(SILICON.format(symmetry=f"_space_group_name_Hall {hall}"))) == 1
+    assert len(parse_cif(SILICON.format(symmetry=""))) == 1
+
+
 def test_cell_vectors() -> None:
     parameters = (3.1, 4.2, 5.3, 81.0, 97.0, 112.0)
     np.testing.assert_allclose(cell_to_cellpar(cell_vectors(*parameters)), parameters, rtol=1e-12)
