@@ -85,7 +85,8 @@ def phonons(
         distance: of the displacements, Å.
         nac: BORN file, or {"born": charges, "dielectric": tensor} (see ``nac_parameters``).
         mesh: of wave vectors for DOS and thermal properties: three numbers for the vectors of ``ph.primitive``, or a
-            length in Å as in phonopy; up to 10^7 points.
+            length in Å as in phonopy; up to 10^7 points. Thermal properties are without the three acoustic modes at Γ,
+            one part in N of a heat capacity where the mesh has N points and the cell one atom.
         temperatures: K; default 0, 10, ... 1000.
         band_points: about as many points a segment of the path of seekpath.
         fmax, max_steps: of the relaxation, eV/Å.
