@@ -46,7 +46,7 @@ ANIONS = ("O", "F", "Cl", "Br", "I")
 IONIC = 1.7  # difference of electronegativities
 
 
-def recipe(frames: list[str], options: dict[str, Any]) -> dict[str, Any]:
+def recipe(frames: list[str], options: dict[str, Any], lr: float) -> dict[str, Any]:
     return {
         "task": "energy",
         "data": {"path": frames, "split": {"kind": "group", "fractions": [0.9, 0.1, 0.0]}},
@@ -59,7 +59,7 @@ def recipe(frames: list[str], options: dict[str, Any]) -> dict[str, Any]:
             "stress_scale": 0.1,
         },
         "optimiser": {
-            "lr": 2e-3,
+            "lr": lr,
             "weight_decay": 1e-3,
             "betas": [0.9, 0.99],
             "schedule": "cosine",
@@ -131,12 +131,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frames", nargs="+", help="extxyz files")
     parser.add_argument("--minutes", type=float, default=5.0, help="of processor time for each variant")
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--variants", type=int, default=len(VARIANTS), help="only the first ones")
     parser.add_argument("--output", type=Path, default=Path("runs/ablation_potential"))
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     chosen = dict(list(VARIANTS.items())[: options.variants])
-    recipes = {name: recipe(options.frames, variant) for name, variant in chosen.items()}
+    recipes = {name: recipe(options.frames, variant, options.lr) for name, variant in chosen.items()}
     rows = run_all(recipes, options.output, seconds=60 * options.minutes)
     data = load_training_data(load_recipe(next(iter(recipes.values())) | {"output": ""}), progress=False)
     some = data.val.take(ionic(data.val))
