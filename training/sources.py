@@ -116,8 +116,9 @@ def _read_labelled(path: Any, kind: str, data: DataConfig, targets: Sequence[Tar
     if not data.labels:
         return read(path, kind, targets, progress=progress)
     dataset = open_dataset(_expand(path), kind=kind, progress=progress)
+    names = {str(label): name for label, name in data.labels.items()}
     try:
-        return Dataset(relabelled(dataset, data.labels), broken=dataset.broken)
+        return Dataset(relabelled(dataset, names), broken=dataset.broken)
     except ValueError as error:
         raise ValueError(f"data.{error}{_what_there_is(dataset, ())}") from None
 

@@ -21,6 +21,7 @@ from ase_potnet.readers.structures import check
 
 SUFFIXES = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".xsf", ".res", ".gen", ".pdb")
 _VASP = (".vasp", ".poscar")
+OF_VASP = ("POSCAR", "CONTCAR")
 _ASE_NAMES = {
     ".gen": "gen",
     ".pdb": "proteindatabank",
@@ -31,6 +32,25 @@ _ASE_NAMES = {
 def is_structure_file(path: Path) -> bool:
     """Whether the name is that of a structure file."""
     return plain_suffix(path) in SUFFIXES or path.name.upper().startswith(("POSCAR", "CONTCAR"))
+
+
+def without_inputs(files: list[Path]) -> list[Path]:
+    """The files without POSCAR beside CONTCAR, or without a CONTCAR that is empty."""
+    places: dict[Path, dict[str, list[Path]]] = {}
+    for file in files:
+        if (name := plain_name(file)) in OF_VASP:
+            places.setdefault(file.parent, {}).setdefault(name, []).append(file)
+    dropped: set[Path] = set()
+    for found in places.values():
+        if len(found) == len(OF_VASP):
+            empty = all(file.stat().st_size == 0 for file in found["CONTCAR"])
+            dropped.update(found["CONTCAR" if empty else "POSCAR"])
+    return [file for file in files if file not in dropped]
+
+
+def plain_name(path: Path) -> str:
+    """The name without the suffix of a compression."""
+    return path.stem if path.suffix.lower() in PACKED else path.name
 
 
 def structure_entries(path: Path) -> Iterator[Entry]:

@@ -24,7 +24,7 @@ from ase_potnet.readers.entry import ID_KEYS, Entry, reason_of, refuse
 from ase_potnet.readers.files import iter_json, open_text, plain_suffix, printable, stem
 from ase_potnet.readers.jarvis import jarvis_atoms
 from ase_potnet.readers.mp_summary import pymatgen_atoms
-from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, structure_entries
+from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, structure_entries, without_inputs
 from ase_potnet.readers.structures import check
 
 COLLECTIONS = (".json", ".jsonl", ".csv", ".db", ".aselmdb", ".lmdb", ".npz")
@@ -151,9 +151,10 @@ def _memory_entry(number: int, item: Any) -> tuple[str, Entry]:
         name = name or next((str(item.info[key]) for key in ID_KEYS if key in item.info), None)
         return "memory", Entry(name or f"structure-{number}", {}, lambda: item)
     if hasattr(item, "cart_coords"):
-        return "memory", Entry(name or f"structure-{number}", {}, lambda: pymatgen_atoms(item.as_dict()))
+        build = (lambda: pymatgen_atoms(item.as_dict())) if hasattr(item, "lattice") else item.to_ase_atoms
+        return "memory", Entry(name or f"structure-{number}", {}, build)
     raise ValueError(
-        f"structures[{number}]: wanted a path, ASE Atoms or a pymatgen Structure, got {type(item).__name__}"
+        f"structures[{number}]: wanted a path, ASE Atoms, a pymatgen Structure or Molecule, got {type(item).__name__}"
     )
 
 
@@ -185,7 +186,7 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
     place = Path(path)
     if place.is_dir():
         inside = sorted(file for file in place.rglob("*") if file.is_file() and _is_source(file.relative_to(place)))
-        inside = [file for file in inside if not _is_table(file)]
+        inside = without_inputs([file for file in inside if not _is_table(file)])
         if not inside:
             raise ValueError(f"sources: no structure files in the folder {place}")
         return [(file, _name(file.relative_to(place))) for file in inside]
@@ -195,7 +196,7 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
         found = sorted(Path(name) for name in iglob(str(path), recursive=True))  # noqa: PTH207  (absolute patterns)
         files = [file for file in found if file.is_file()]
         if files:
-            return [(file, _name(file)) for file in files]
+            return [(file, _name(file)) for file in without_inputs(files)]
     raise ValueError(f"sources: no file, folder or files like {path}")
 
 

@@ -119,6 +119,25 @@ def test_pymatgen() -> None:
     assert partly.atoms is None
 
 
+def test_a_run_of_vasp_is_one_crystal(tmp_path: Path, metals: list[Atoms]) -> None:
+    (tmp_path / "run").mkdir()
+    for name, atoms in zip(("POSCAR", "CONTCAR"), metals, strict=False):
+        write(tmp_path / "run" / name, atoms, format="vasp")
+    for source in (tmp_path, str(tmp_path / "run" / "*")):
+        (found,) = candidates(source)
+        assert found.atoms is not None
+        assert found.atoms.symbols[0] == metals[1].symbols[0]
+    assert len(list(candidates([tmp_path / "run" / "POSCAR", tmp_path / "run" / "CONTCAR"]))) == 2
+
+
+def test_molecules_of_pymatgen() -> None:
+    core = pytest.importorskip("pymatgen.core")
+    (found,) = candidates([core.Molecule(["H", "F"], [[0, 0, 0], [0, 0, 0.92]])])
+    assert found.atoms is not None
+    assert found.atoms.get_chemical_formula() == "FH"
+    assert not found.atoms.pbc.any()
+
+
 def test_digest_sees_every_bit() -> None:
     atoms = bulk("Cu")
     other = atoms.copy()

@@ -12,14 +12,20 @@ from typing import Any
 
 from ase_potnet.readers.cif_csv import csv_rows
 from ase_potnet.readers.entry import Entry, refuse
-from ase_potnet.readers.files import PACKED, Progress, open_text, plain_suffix, stem, track
-from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, structure_entries
+from ase_potnet.readers.files import Progress, open_text, plain_suffix, stem, track
+from ase_potnet.readers.structure_files import (
+    OF_VASP,
+    SUFFIXES,
+    is_structure_file,
+    plain_name,
+    structure_entries,
+    without_inputs,
+)
 
 from .collect import collect
 from .dataset import Dataset
 
 TARGETS_FILE = "targets.csv"
-_OF_VASP = ("POSCAR", "CONTCAR")
 
 
 def read_structure_files(
@@ -62,7 +68,7 @@ def _find(path: str | Path | Sequence[str | Path]) -> tuple[list[Path], Path]:
     folder = Path(path)
     if folder.is_dir():
         found = (file for file in folder.rglob("*") if file.is_file() and is_structure_file(file))
-        return _without_inputs(sorted(file for file in found if not _is_hidden(file.relative_to(folder)))), folder
+        return without_inputs(sorted(file for file in found if not _is_hidden(file.relative_to(folder)))), folder
     if folder.is_file():
         return [folder], folder.parent
     pattern = str(path)
@@ -71,26 +77,7 @@ def _find(path: str | Path | Sequence[str | Path]) -> tuple[list[Path], Path]:
     if not files:
         raise ValueError(f"path: no folder, file or files like {pattern}")
     fixed = itertools.takewhile(lambda part: not re.search(r"[*?\[]", part), folder.parts[:-1])
-    return _without_inputs(files), Path(*fixed)
-
-
-def _without_inputs(files: list[Path]) -> list[Path]:
-    """The files without POSCAR beside CONTCAR, or without a CONTCAR that is empty."""
-    places: dict[Path, dict[str, list[Path]]] = {}
-    for file in files:
-        if (name := _plain_name(file)) in _OF_VASP:
-            places.setdefault(file.parent, {}).setdefault(name, []).append(file)
-    dropped: set[Path] = set()
-    for found in places.values():
-        if len(found) == len(_OF_VASP):
-            empty = all(file.stat().st_size == 0 for file in found["CONTCAR"])
-            dropped.update(found["CONTCAR" if empty else "POSCAR"])
-    return [file for file in files if file not in dropped]
-
-
-def _plain_name(path: Path) -> str:
-    """The name without the suffix of a compression."""
-    return path.stem if path.suffix.lower() in PACKED else path.name
+    return without_inputs(files), Path(*fixed)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -116,7 +103,7 @@ def _entries(
     for file in track(files, str(folder), total=len(files), progress=progress):
         inside = file.relative_to(folder) if file.is_relative_to(folder) else file
         name = inside.with_name(stem(file)) if plain_suffix(file) in SUFFIXES else inside
-        if _plain_name(file) in _OF_VASP and inside.parent.name:
+        if plain_name(file) in OF_VASP and inside.parent.name:
             name = inside.parent
         keys = (name.as_posix(), inside.as_posix(), file.name, file.stem, stem(file))
         row = next((key for key in keys if key in table), None)
