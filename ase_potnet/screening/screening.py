@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,8 @@ def make_plan(
         raise ValueError(f"time_limit: wanted seconds or None, got {time_limit!r}")
     if unique not in (None, "exact", "structure"):
         raise ValueError(f"unique: wanted None, 'exact' or 'structure', got {unique!r}")
+    if unique == "structure":
+        import_module("pymatgen.analysis.structure_matcher")  # missed before the first crystal
     pick_device(device)
     made = make_tasks(tasks, options)
     settings = {

@@ -42,6 +42,7 @@ def test_screen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("relax", "spglib", "phonons"),
         ("elastic", "spglib", "phonons"),
         ("hull", "pymatgen.analysis.phase_diagram", "pymatgen"),
+        ("energy --unique structure", "pymatgen.analysis.structure_matcher", "pymatgen"),
     ],
 )
 def test_a_package_that_is_missing(
@@ -57,7 +58,7 @@ def test_a_package_that_is_missing(
     write(tmp_path / "copper.cif", bulk("Cu", a=4.0))
     (tmp_path / "reference.csv").write_text("formula,energy_per_atom\nCu,-0.5\n")
     command = ["screen", str(tmp_path / "copper.cif"), "--out", str(tmp_path / "r.db"), "--model", str(model)]
-    command += ["--do", task, "--device", "cpu"]
+    command += ["--do", *task.split(), "--device", "cpu"]
     command += ["--set", f"hull.reference={tmp_path / 'reference.csv'}"] if task == "hull" else []
     with pytest.raises(SystemExit) as end:
         main(command)
