@@ -346,7 +346,7 @@ def test_predictions_of_files_whose_names_are_no_utf8(trained: Path, tmp_path: P
     ("arguments", "message"),
     [
         (("train", "-s", "data.path=x"), "RECIPE: wanted a YAML file or the name of a packaged recipe"),
-        (("evaluate", "-m", "default", "-d", "x", "--target", "a=b"), "default predicts energy, forces and stress, not a"),
+        (("evaluate", "-m", "default", "-d", "x", "--target", "a=b"), "predicts energy, forces and stress, not a"),
         (("evaluate", "-m", "jarvis", "-d", "x", "--fit-shifts"), "fit_shifts: only of energies"),
         (("screen", "x", "-o", "out.db", "--shard", "0"), "--shard: wanted a positive number of crystals"),
     ],

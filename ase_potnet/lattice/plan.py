@@ -33,8 +33,9 @@ from ase_potnet.lattice.structures import Structures
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# sqrt(eta) * V^(1/3) above which float32 loses the self term to cancellation (r^-6: 36-fold at 3.5)
-_LARGEST_FLOAT32_SPLIT = 2.5
+# sqrt(eta) * V^(1/3) above which float32 loses the self term to cancellation (r^-6: 36-fold at 3.5), of a crystal of
+# up to so many atoms; larger ones have the same sqrt(eta) at the same density
+_LARGEST_FLOAT32_SPLIT, _FEW_ATOMS = 2.5, 10
 _MOST_POINTS = 10**7  # of the grid in which images or wave vectors are looked for
 _FIRST, _ALL_AXES = np.zeros(1, dtype=np.int64), np.arange(3)[None]  # of a plan for one crystal
 
@@ -173,7 +174,7 @@ def _plan_crystal(
 def _best_split(model: CostModel, n_atoms: int, n_split: int, d: int, single_precision: bool) -> float:
     """sqrt(eta) V^(1/d) at which both sums of a structure of so many atoms take the least time together."""
     costs = model(np.array([n_atoms]), n_split, d)
-    return float(_optimal_split(costs, d, single_precision)[0])
+    return float(_optimal_split(costs, np.array([n_atoms]), d, single_precision)[0])
 
 
 def _make_plans(
@@ -285,7 +286,7 @@ def _choose_split(
         return np.ones(n_structures), np.ones((n_structures, len(primitives)), dtype=bool), np.full(n_structures, 1e9)
     constants = constants_of(decomposition)
     costs = model(n_atoms, max(1, sum(p.alpha == 0 for p in primitives)), d)
-    split = _optimal_split(costs, d, single_precision)
+    split = _optimal_split(costs, n_atoms, d, single_precision)
     length = lattices.volume ** (1 / d)
     scale = np.maximum(np.minimum(split / length, _largest_scale(constants, tolerance, single_precision)), 0.8 / length)
     factor = (constants.strength * scale ** (2 * constants.p)).max(axis=0)
@@ -303,10 +304,11 @@ def _choose_split(
     return np.minimum(scale, reach / farthest), complete, farthest
 
 
-def _optimal_split(costs: Costs, d: int, single_precision: bool) -> Array:
+def _optimal_split(costs: Costs, n_atoms: Integers, d: int, single_precision: bool) -> Array:
     """sqrt(eta) V^(1/d) at which both sums take the least time together. (S,)"""
     split = (2 * math.pi**d * costs.real / costs.wave) ** (1 / (2 * d))
-    return np.minimum(np.maximum(split, 0.8), _LARGEST_FLOAT32_SPLIT if single_precision else 30.0)
+    largest = _LARGEST_FLOAT32_SPLIT * np.maximum(n_atoms / _FEW_ATOMS, 1.0) ** (1 / d) if single_precision else 30.0
+    return np.minimum(np.maximum(split, 0.8), largest)
 
 
 def _epsilon(single_precision: bool) -> float:

@@ -11,6 +11,7 @@ from ase_potnet.lattice.pair_sums import pair_costs
 from ase_potnet.lattice.plan import Plan, lattice_images, mixture_tails, plan_sums, wave_vectors
 from ase_potnet.lattice.potentials.base import Potential, decompose
 from ase_potnet.lattice.reduction import dual_basis
+from ase_potnet.lattice.site_sums import _SiteCosts
 from ase_potnet.lattice.structures import read_structures
 
 POTENTIALS = {
@@ -63,3 +64,15 @@ def test_tails_and_points_of_one_crystal(kind: str) -> None:
         waves = wave_vectors(basis, dual_basis(basis), np.zeros(2), outer)
         assert (images.points == np.concatenate([plan.images.points] * 2)).all()
         assert (waves.points == np.concatenate([plan.waves.points] * 2)).all()
+
+
+def test_cut_offs_of_large_crystals_in_float32() -> None:
+    """They follow the density, as in float64, not the size of the cell: else times grow as N^2."""
+    n, reach = 960, {}
+    for dtype in (torch.float32, torch.float64):
+        cell = 2.8 * n ** (1 / 3) * torch.eye(3, dtype=dtype)
+        structures = read_structures(torch.zeros(n, 3, dtype=dtype), cell, True, None)
+        single = dtype == torch.float32
+        (plan,) = plan_sums(structures, decompose(POTENTIALS["all"]), 1e-5, _SiteCosts(4, False), single)
+        reach[dtype] = float(plan.cutoff[0] / plan.scale[0])  # Å
+    assert reach[torch.float32] < 1.2 * reach[torch.float64]
