@@ -51,14 +51,15 @@ def test_fast_path_agrees_with_ase(texts: list[str]) -> None:
         np.testing.assert_allclose(shifts, np.rint(shifts), rtol=0, atol=1e-12)
 
 
-SALT = """data_NaCl
-_cell_length_a 5.64
-_cell_length_b 5.64
-_cell_length_c 5.64
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'F m -3 m'
+def cubic(a: float) -> str:
+    lengths = "".join(f"_cell_length_{name} {a}\n" for name in "abc")
+    return lengths + "".join(f"_cell_angle_{name} 90\n" for name in ("alpha", "beta", "gamma"))
+
+
+SALT = (
+    "data_NaCl\n"
+    + cubic(5.64)
+    + """_symmetry_space_group_name_H-M 'F m -3 m'
 _symmetry_Int_Tables_number 225
 loop_
 _atom_site_label
@@ -70,6 +71,7 @@ _atom_site_occupancy
 Na1 Na+ 0 0 0 {occupancy}
 Cl1 Cl- 0.5 0.5 0.5 1
 """
+)
 
 
 def test_symmetry_goes_to_ase() -> None:
@@ -127,15 +129,10 @@ def test_no_cif(monkeypatch: pytest.MonkeyPatch) -> None:
         parse_cif("nothing of the kind")
 
 
-SILICON = """data_x
-{symmetry}
-_cell_length_a 5.43
-_cell_length_b 5.43
-_cell_length_c 5.43
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-loop_
+SILICON = (
+    "data_x\n{symmetry}\n"
+    + cubic(5.43)
+    + """loop_
  _atom_site_label
  _atom_site_type_symbol
  _atom_site_fract_x
@@ -143,6 +140,7 @@ loop_
  _atom_site_fract_z
  Si1 Si 0.125 0.125 0.125
 """
+)
 
 
 def test_symmetry_that_nobody_understands_is_an_error() -> None:
