@@ -16,7 +16,7 @@ from ase.calculators.calculator import Calculator, Parameters, all_changes
 from torch import nn
 
 from ase_potnet.checks import is_finite
-from ase_potnet.evaluation import load_potential, split_results
+from ase_potnet.evaluation import load_potential, neighbour_cutoff, split_results
 from ase_potnet.graph import AtomsBatch, Edges, NeighbourList, batch_structures
 from ase_potnet.graph.distances import CLOSEST, refuse_overlaps
 from ase_potnet.models.compiled import CompiledStep
@@ -86,7 +86,7 @@ class PotNetCalculator(Calculator):
         self.model: Any = network
         self._compiled = CompiledStep(network) if compile else None
         self.parameters = Parameters(_identity(model) | settings)
-        self._neighbours = NeighbourList(network.config.cutoff, skin)
+        self._neighbours = NeighbourList(neighbour_cutoff(network), skin)
         # with what was taken off the positions, and how far from the origin they may then be
         self._last: tuple[Any, AtomsBatch, Any, float] | None = None
         self._places: tuple[Edges, Places] | None = None
@@ -155,12 +155,11 @@ class PotNetCalculator(Calculator):
         wide = self._neighbours.wide_edges(batch)
         if self._neighbours.may_hold_closer(CLOSEST):
             refuse_overlaps(wide.vectors(batch), batch.numbers, wide)
-        cutoff = self._neighbours.cutoff
         if not isinstance(self.model, EquivariantPotNet):
             return self._neighbours.edges(batch)
         if self._places is None or self._places[0] is not wide:
-            self._places = (wide, padded_places(wide, batch, cutoff).sorted(batch))
-        return self._places[1].within(batch, cutoff)
+            self._places = (wide, padded_places(wide, batch, self.model.cutoffs).sorted(batch))
+        return self._places[1].within(batch)
 
     def set(self, **keywords: Any) -> dict[str, Any]:
         """A calculator stays as it was made. Raises ValueError for any keyword."""

@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import nn
 
-from ase_potnet.graph import AtomsBatch, Structure
+from ase_potnet.graph import AtomsBatch, PairCutoffs, Structure
 from ase_potnet.models import predicts_properties
 from ase_potnet.models.derivatives import Predictions, differentiate
 from ase_potnet.prediction import blame, check_batch_size, checked_batch, chunks
@@ -109,6 +109,11 @@ def _results(
             raise
         yield from split_results(atoms, found)
         first += len(chunk)
+
+
+def neighbour_cutoff(network: Any) -> float | PairCutoffs:
+    """Distances up to which a potential wants the neighbours of atoms, Å."""
+    return network.cutoffs if hasattr(network, "cutoffs") else float(network.config.cutoff)
 
 
 def split_results(atoms: AtomsBatch, found: Predictions) -> Iterator[Result]:

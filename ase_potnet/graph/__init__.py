@@ -2,6 +2,7 @@
 
 from ase_potnet.graph.atoms_batch import AtomsBatch, Structure, batch_for_prediction, batch_structures
 from ase_potnet.graph.complete import CompleteEdges, complete_edges
+from ase_potnet.graph.cutoffs import PairCutoffs
 from ase_potnet.graph.graph import Graph, build_graph
 from ase_potnet.graph.nearest import nearest_edges
 from ase_potnet.graph.neighbour_list import NeighbourList
@@ -14,6 +15,7 @@ __all__ = [
     "Edges",
     "Graph",
     "NeighbourList",
+    "PairCutoffs",
     "Structure",
     "batch_for_prediction",
     "batch_structures",

@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from ase_potnet.graph.atoms_batch import AtomsBatch
+from ase_potnet.graph.cutoffs import PairCutoffs
 from ase_potnet.graph.neighbours import Edges, local_edges
 
 
 class NeighbourList:
     """Edges of one batch, searched with a skin and used again until an atom has moved by half the skin.
 
-    cutoff, skin: Å; with skin 0 every call searches.
+    cutoff: Å, of all pairs of atoms or by their elements
+    skin: Å; with skin 0 every call searches
     """
 
-    def __init__(self, cutoff: float, skin: float) -> None:
-        self.cutoff, self.skin = cutoff, skin
+    def __init__(self, cutoff: float | PairCutoffs, skin: float) -> None:
+        self.cutoffs, self.skin = PairCutoffs.of(cutoff), skin
         self._built: tuple[AtomsBatch, Edges] | None = None
         self._shortest = 0.0  # distance when the list was made, Å
 
@@ -27,14 +29,15 @@ class NeighbourList:
         wide = self.wide_edges(atoms)
         with torch.no_grad():
             vectors = wide.vectors(atoms)
-            near = torch.nonzero((vectors * vectors).sum(1) < self.cutoff**2)[:, 0]
+            cutoffs = self.cutoffs.between(atoms.numbers[wide.receiver], atoms.numbers[wide.sender])
+            near = torch.nonzero((vectors * vectors).sum(1) < cutoffs * cutoffs)[:, 0]
         return Edges(wide.receiver[near], wide.sender[near], wide.image[near])
 
     def wide_edges(self, atoms: AtomsBatch) -> Edges:
         """All edges shorter than the cut-off and some longer ones: the same object until another search."""
         if self._built is None or not self._is_close(self._built[0], atoms):
             kept = atoms.moved(atoms.positions.detach().clone(), atoms.cell.detach().clone())
-            edges = local_edges(kept, self.cutoff + self.skin)
+            edges = local_edges(kept, self.cutoffs.wider(self.skin))
             self._built = (kept, edges)
             self._shortest = float(edges.vectors(kept).norm(dim=1).min()) if len(edges) else math.inf
         return self._built[1]

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ase_potnet.checks import is_finite
 from ase_potnet.graph.atoms_batch import AtomsBatch
+from ase_potnet.graph.cutoffs import PairCutoffs
 from ase_potnet.lattice.plan import Ragged, lattice_images
 from ase_potnet.lattice.real_space import nonzero_flat
 from ase_potnet.lattice.reduction import dual_basis, group_rows, reduce_basis
@@ -49,8 +49,10 @@ class Edges:
         return vectors
 
 
-def local_edges(atoms: AtomsBatch, cutoff: float) -> Edges:
+def local_edges(atoms: AtomsBatch, cutoff: float | PairCutoffs) -> Edges:
     """All edges with 0 < |r_j + n - r_i| < cutoff, every structure in its own cell and periodicity.
+
+    cutoff: Å, of all pairs of atoms or by their elements
 
     The search runs on the device of the atoms; large structures on the host use vesin's cell lists.
     Atoms may lie outside the cell, which may be skewed or left-handed.
@@ -58,20 +60,19 @@ def local_edges(atoms: AtomsBatch, cutoff: float) -> Edges:
     Raises:
         ValueError: naming cutoff (not a positive number).
     """
-    if not (is_finite(cutoff) and cutoff > 0):
-        raise ValueError(f"cutoff must be a positive number of Å, got {cutoff!r}")
+    cutoffs = PairCutoffs.of(cutoff)
     atoms = atoms.moved(atoms.positions.detach(), atoms.cell.detach())
     n_atoms = atoms.n_atoms.cpu().numpy()
     first = np.cumsum(n_atoms) - n_atoms
-    lattices = _reduced_lattices(atoms, cutoff)
+    lattices = _reduced_lattices(atoms, cutoffs.longest(atoms))
     n_distances = n_atoms**2 * lattices.images.count
     large = (n_distances > _LARGE) & (not atoms.positions.is_cuda)
     pieces, owners = [], []
     for members in _blocks(n_atoms, lattices.images.count, np.flatnonzero(~large)):
-        pieces.append(_search(atoms, lattices, members, n_atoms, first, cutoff))
+        pieces.append(_search(atoms, lattices, members, n_atoms, first, cutoffs))
         owners.append(members)
     for member in np.flatnonzero(large):
-        pieces.append(_cell_list(atoms, int(member), slice(first[member], first[member] + n_atoms[member]), cutoff))
+        pieces.append(_cell_list(atoms, int(member), slice(first[member], first[member] + n_atoms[member]), cutoffs))
         owners.append(np.array([member]))
     receiver, sender, image = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     order = np.concatenate(owners)
@@ -91,7 +92,7 @@ class _Lattices:
     images: Ragged  # points (n, 3)
 
 
-def _reduced_lattices(atoms: AtomsBatch, cutoff: float) -> _Lattices:
+def _reduced_lattices(atoms: AtomsBatch, cutoffs: NDArray[np.float64]) -> _Lattices:
     cell = atoms.cell.cpu().numpy().astype(np.float64)
     pbc = atoms.pbc.numpy()
     n_structures = len(cell)
@@ -109,7 +110,7 @@ def _reduced_lattices(atoms: AtomsBatch, cutoff: float) -> _Lattices:
         into = np.ix_(some, axes)
         basis[into], dual[into] = reduced, inverse
         transform[some[:, None, None], axes[:, None], axes] = steps
-        images = lattice_images(reduced, inverse, np.full(len(some), cutoff))
+        images = lattice_images(reduced, inverse, cutoffs[some])
         count[some] = images.count
         full = np.zeros((len(images.points), 3))
         full[:, axes] = images.points
@@ -143,7 +144,7 @@ def _search(
     members: NDArray[np.int64],
     n_atoms: NDArray[np.int64],
     first: NDArray[np.int64],
-    cutoff: float,
+    cutoffs: PairCutoffs,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Receiver, sender and image of the edges of some structures, all pairs times all images at once."""
     device = atoms.device
@@ -176,7 +177,12 @@ def _search(
     if (sizes < n).any():
         absent = on_device(slots >= sizes[:, None])
         distance2.masked_fill_((absent[:, :, None] | absent[:, None])[..., None], torch.inf)
-    flat = nonzero_flat(distance2 < cutoff * cutoff)
+    if cutoffs.all_equal:
+        near = distance2 < cutoffs.shortest**2
+    else:
+        numbers = atoms.numbers[index]
+        near = distance2 < cutoffs.between(numbers[:, :, None], numbers[:, None, :])[..., None].square()
+    flat = nonzero_flat(near)
     pair = torch.div(flat, n_images, rounding_mode="floor")
     structure = torch.div(pair, n * n, rounding_mode="floor")
     transform = on_device(lattices.transform[members])  # from the reduced cell back to the given one
@@ -188,7 +194,7 @@ def _search(
     return index.index_select(0, row), sender, image.to(atoms.dtype)
 
 
-def _cell_list(atoms: AtomsBatch, member: int, rows: slice, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+def _cell_list(atoms: AtomsBatch, member: int, rows: slice, cutoffs: PairCutoffs) -> tuple[Tensor, Tensor, Tensor]:
     """Receiver, sender and image of the edges of one large structure, by vesin."""
     import vesin
 
@@ -196,10 +202,15 @@ def _cell_list(atoms: AtomsBatch, member: int, rows: slice, cutoff: float) -> tu
     cell = atoms.cell[member].numpy().astype(np.float64).copy()
     cell[~pbc] = 0.0
     positions = atoms.positions[rows].numpy().astype(np.float64)
-    i, j, image = vesin.NeighborList(cutoff=cutoff, full_list=True).compute(
-        points=positions, box=cell, periodic=pbc.tolist(), quantities="ijS"
+    longest = float(cutoffs.longest(atoms)[member])
+    i, j, image, distance = vesin.NeighborList(cutoff=longest, full_list=True).compute(
+        points=positions, box=cell, periodic=pbc.tolist(), quantities="ijSd"
     )
     order = np.lexsort((j, i))
+    if not cutoffs.all_equal:
+        numbers = atoms.numbers[rows].numpy()
+        limits = cutoffs.between(*(torch.from_numpy(numbers[some]) for some in (i, j))).numpy()
+        order = order[distance[order] < limits[order]]
     i, j, image = i[order], j[order], image[order]
     receiver = torch.from_numpy(i.astype(np.int64)) + rows.start
     sender = torch.from_numpy(j.astype(np.int64)) + rows.start

@@ -99,15 +99,15 @@ def _step(model: EquivariantPotNet, complete: Flags) -> Callable[..., tuple[Tens
         senders: Tensor,
         images: Tensor,
         offsets: Tensor,
+        cutoffs: Tensor,
         *tables: Tensor,
     ) -> tuple[Tensor | None, ...]:
         atoms = AtomsBatch(numbers, positions, cell, pbc, torch.zeros_like(numbers))
-        places = Places(senders, images, offsets)
+        places = Places(senders, images, offsets, cutoffs)
         potentials = TabulatedPotentials(model.site_potentials, SumTables(*tables), complete)
-        references = model.references[numbers]
 
         def energies_of(moved: AtomsBatch) -> Tensor:
-            return model.features_at(moved, [places], potentials)[1].double() + references
+            return model.energies_at(moved, [places], potentials)
 
         with recorded_for_compiler():
             found = differentiate(energies_of, atoms)
@@ -118,7 +118,8 @@ def _step(model: EquivariantPotNet, complete: Flags) -> Callable[..., tuple[Tens
 
 def _inputs(atoms: AtomsBatch, places: Places, tables: SumTables) -> list[Tensor]:
     assert places.images is not None
-    own = [atoms.numbers, atoms.positions, atoms.cell, atoms.pbc, places.senders, places.images, places.offsets]
+    own = [atoms.numbers, atoms.positions, atoms.cell, atoms.pbc]
+    own += [places.senders, places.images, places.offsets, places.cutoffs]
     return own + list(vars(tables).values())
 
 
@@ -131,6 +132,7 @@ _SHAPES: tuple[tuple[str | int, ...], ...] = (
     ("T", "K"),
     ("T", "K", 3),
     ("T", "K", 3),
+    ("T", "K"),
     (3, 3),
     ("M", 3),
     ("W", 3),
@@ -139,7 +141,7 @@ _SHAPES: tuple[tuple[str | int, ...], ...] = (
     ("P",),
     ("T", "T"),
 )
-_INTEGERS = (0, 4, 11, 12, 13)
+_INTEGERS = (0, 4, 12, 13, 14)
 _SIZES = {"T": 7, "K": 11, "M": 13, "W": 17, "P": 23}  # of the example: equal ones would be taken for the same
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from ase_potnet.graph import AtomsBatch, Edges, local_edges
+from ase_potnet.graph import AtomsBatch, Edges, PairCutoffs, local_edges
 from ase_potnet.models.angular import SphereGrid
 from ase_potnet.models.known_elements import KnowsElements
 from ase_potnet.models.layers import is_recorded, mean_over_atoms
@@ -17,6 +17,7 @@ from ase_potnet.models.local_environment import Environment, LocalEnvironment, N
 from ase_potnet.models.repulsion import ScreenedNuclearRepulsion
 from ase_potnet.models.site_potentials import N_POTENTIALS, CompletePotentials, SitePotentials, Sources
 
+CompleteChannel = Callable[[Tensor, AtomsBatch, Neighbourhoods | None], CompletePotentials]
 N_ELEMENTS = 95  # atomic numbers 1 to 94; index 0 is not used
 
 
@@ -25,6 +26,8 @@ class EquivariantPotNetConfig:
     """Hyperparameters.
 
     cutoff: of the local channel, Å
+    cutoff_per_radius: that of two large atoms is the sum of their covalent radii times this, if that is more; 0 in
+        older weights
     n_radial: radial functions for each degree 0 ... l_max of the spherical harmonics of an edge, not increasing
     width: channels of atoms
     message_width: channels of a neighbour in a message, of degree 0, 1 and 2
@@ -41,6 +44,7 @@ class EquivariantPotNetConfig:
     """
 
     cutoff: float = 5.0
+    cutoff_per_radius: float = 1.7
     n_radial: tuple[int, ...] = (8, 6, 4, 3)
     width: int = 64
     message_width: tuple[int, int, int] = (24, 8, 4)
@@ -59,6 +63,8 @@ class EquivariantPotNetConfig:
         for name in ("cutoff", "width", "n_layers", "alpha"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.cutoff_per_radius >= 0:
+            raise ValueError(f"cutoff_per_radius must not be negative, got {self.cutoff_per_radius}")
         if self.neutral not in ("flow", "mean"):
             raise ValueError(f"neutral must be 'flow' or 'mean', got {self.neutral!r}")
         if (
@@ -88,6 +94,7 @@ class EquivariantPotNet(KnowsElements):
 
     Config = EquivariantPotNetConfig
     references: Tensor
+    condensation: Tensor
     energy_scale: Tensor
 
     def __init__(self, config: EquivariantPotNetConfig) -> None:
@@ -95,7 +102,7 @@ class EquivariantPotNet(KnowsElements):
         self.config = config
         width = config.width
         self.embedding = nn.Embedding(N_ELEMENTS, width)
-        self.environment = LocalEnvironment(config.cutoff, config.n_radial)
+        self.environment = LocalEnvironment(config.cutoff, config.cutoff_per_radius, config.n_radial)
         self.layers = nn.ModuleList(
             Layer(config, first=t == 0, last=t == config.n_layers - 1, complete=t >= 1 and config.n_sources > 0)
             for t in range(config.n_layers)
@@ -108,33 +115,50 @@ class EquivariantPotNet(KnowsElements):
                 config.n_sources, config.alpha, config.tolerance, config.fields, config.unbounded
             )
         self.register_buffer("references", torch.zeros(N_ELEMENTS, dtype=torch.float64))
+        self.register_buffer("condensation", torch.zeros(N_ELEMENTS, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
 
     def forward(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> Tensor:
         """Energy of every atom, eV. (T,) float64, as references of all-electron codes want it.
 
-        edges: all local edges up to the cut-off, if they are known; longer ones make no difference. Raises ValueError
+        edges: all local edges up to the cut-offs, if they are known; longer ones make no difference. Raises ValueError
         for elements that the training set did not hold.
         """
-        _, energies = self.features(atoms, edges)
-        total: Tensor = energies.double() + self.references[atoms.numbers]
-        return total
+        return self.energies_at(atoms, self.places(atoms, edges))
 
-    def features(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> tuple[Tensor, Tensor]:
-        """Invariant features (T, C) of the last layer, and energies without the references of the elements (T,), eV."""
+    @property
+    def cutoffs(self) -> PairCutoffs:
+        """Of the local channel."""
+        return self.environment.cutoffs
+
+    def places(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> list[Places]:
+        """Where the neighbours are. Raises ValueError for elements that the training set did not hold."""
         self.require_elements(atoms.numbers)
-        edges = local_edges(atoms, self.config.cutoff) if edges is None else edges
-        places = [edges] if isinstance(edges, Places) else grouped_places(edges, atoms, self.config.cutoff)
-        with torch.autocast(atoms.device.type, enabled=False):  # derivatives of an energy want its digits
-            return self.features_at(atoms, places)
+        if isinstance(edges, Places):
+            return [edges]
+        return grouped_places(local_edges(atoms, self.cutoffs) if edges is None else edges, atoms, self.cutoffs)
 
-    def features_at(
-        self,
-        atoms: AtomsBatch,
-        places: Sequence[Places],
-        site_potentials: Callable[[Tensor, AtomsBatch, Neighbourhoods | None], CompletePotentials] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The same with known neighbours of known elements; the complete potentials in another way if given."""
+    def energies_at(
+        self, atoms: AtomsBatch, places: Sequence[Places], site_potentials: CompleteChannel | None = None
+    ) -> Tensor:
+        """Energy of every atom with known neighbours of known elements, eV. (T,) float64
+
+        site_potentials: instead of the model's own
+        """
+        _, energies, around = self.features(atoms, places, site_potentials)
+        free, condensation = self.references[atoms.numbers], self.condensation[atoms.numbers]
+        return energies.double() + around.condensed * condensation + free
+
+    def features(
+        self, atoms: AtomsBatch, places: Sequence[Places], site_potentials: CompleteChannel | None = None
+    ) -> tuple[Tensor, Tensor, Neighbourhoods]:
+        """Invariant features (T, C) of the last layer, energies without those of the elements (T,) eV, neighbours."""
+        with torch.autocast(atoms.device.type, enabled=False):  # derivatives of an energy want its digits
+            return self._features(atoms, places, site_potentials)
+
+    def _features(
+        self, atoms: AtomsBatch, places: Sequence[Places], site_potentials: CompleteChannel | None
+    ) -> tuple[Tensor, Tensor, Neighbourhoods]:
         neighbourhoods = Neighbourhoods([self.environment(group, atoms) for group in places])
         scalars, higher = self.layers[0](self.embedding(atoms.numbers), [], neighbourhoods, None)
         energies, complete = self.readouts[0](scalars) * neighbourhoods.bonded, None
@@ -146,7 +170,8 @@ class EquivariantPotNet(KnowsElements):
         for layer, readout in zip(self.layers[1:], self.readouts[1:], strict=True):
             scalars, higher = layer(scalars, higher, neighbourhoods, complete)
             energies = energies + readout(scalars) * neighbourhoods.bonded
-        return scalars, energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, neighbourhoods)
+        energies = energies * self.energy_scale.to(energies) + self.repulsion(atoms.numbers, neighbourhoods)
+        return scalars, energies, neighbourhoods
 
     def neutral(self, sources: Tensor, atoms: AtomsBatch) -> Tensor:
         """Sources whose Coulomb column sums to zero over every structure. (T, Q, 3)"""
@@ -157,10 +182,16 @@ class EquivariantPotNet(KnowsElements):
         return torch.cat(((charges - mean)[..., None], others), dim=2)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # of .to() and the like
-        exact = self.references
+        references, condensation = self.references, self.condensation
         super()._apply(fn, recurse)
-        self.references = exact.to(self.references.device, torch.float64)  # in float32, 5e4 eV are known to 0.004 eV
+        device = self.references.device
+        self.references = references.to(device, torch.float64)  # in float32, 5e4 eV are known to 0.004 eV
+        self.condensation = condensation.to(device, torch.float64)
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}condensation", self.condensation)  # of older weights
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def set_tolerance(self, tolerance: float) -> None:
         """Absolute error of the lattice sums from now on."""
@@ -170,14 +201,21 @@ class EquivariantPotNet(KnowsElements):
     def set_references(self, references: Tensor, energy_scale: float, elements: Tensor | None = None) -> None:
         """What a training set says of energies.
 
-        references: (95,) energies of isolated atoms by atomic number, eV
+        references: (95,) energies of atoms by atomic number, eV, free ones or not
         energy_scale: of the network's energies, eV
         elements: (95,) bool, those that the training set holds; None for all
         """
         self.references.copy_(references)
+        self.condensation.zero_()
         self.energy_scale.fill_(energy_scale)
         if elements is not None:
             self.elements.copy_(elements)
+
+    def set_free_atoms(self, energies: Tensor) -> None:
+        """Energies (95,) of free atoms, eV, NaN where they stay; those of atoms with neighbours stay, too."""
+        condensed = self.references + self.condensation
+        self.references.copy_(torch.where(energies.isnan(), self.references, energies))
+        self.condensation.copy_(condensed - self.references)
 
 
 class Layer(nn.Module):

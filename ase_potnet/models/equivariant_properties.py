@@ -45,7 +45,7 @@ class EquivariantProperties(EquivariantPotNet):
 
     def forward(self, atoms: AtomsBatch, edges: Edges | Places | None = None) -> Tensor:
         """Predictions in physical units. (B, n_targets)"""
-        scalars, energies = self.features(atoms, edges)
+        scalars, energies, _ = self.features(atoms, self.places(atoms, edges))
         scalars = self.norm(scalars)
         parts = torch.cat((scalars, self.atom_head(scalars), energies[:, None]), dim=1)
         pooled = mean_over_atoms(parts, atoms.batch, atoms.n_structures)

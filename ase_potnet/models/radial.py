@@ -24,13 +24,13 @@ class RadialBasis(nn.Module):
     Source: J. Gasteiger et al. (ICLR 2020), eq. 7.
     """
 
-    def __init__(self, cutoff: float, n_radial: int) -> None:
+    def __init__(self, n_radial: int) -> None:
         super().__init__()
-        self.cutoff, self.n_radial = cutoff, n_radial
+        self.n_radial = n_radial
 
-    def forward(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """Radial functions and the envelope. (..., ) Å -> (..., n_radial), (...)"""
-        x = r / self.cutoff
+    def forward(self, r: Tensor, cutoffs: Tensor) -> tuple[Tensor, Tensor]:
+        """Radial functions and the envelope. (...), (...) Å -> (..., n_radial), (...)"""
+        x = r / cutoffs
         n = math.pi * torch.arange(1, self.n_radial + 1, dtype=r.dtype, device=r.device)
         smooth = envelope(x)
         return torch.sin(x[..., None] * n) * (smooth / x)[..., None], smooth

@@ -197,7 +197,7 @@ def _completed(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Options with the value that older folders, which do not name them, stand for."""
     config = dict(config)
     if model.startswith("equivariant-"):
-        config = {"absolute": True} | config
+        config = {"absolute": True, "cutoff_per_radius": 0.0} | config
     if "members" in config:
         config["members"] = [
             dict(member) | {"options": _completed(member["model"], member["options"])} for member in config["members"]

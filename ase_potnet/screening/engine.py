@@ -13,7 +13,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_potnet.evaluation import Result, load_potential, split_results
+from ase_potnet.evaluation import Result, load_potential, neighbour_cutoff, split_results
 from ase_potnet.graph import AtomsBatch, Edges, batch_for_prediction, local_edges
 from ase_potnet.graph.distances import CLOSEST
 from ase_potnet.models.derivatives import differentiate
@@ -171,7 +171,7 @@ class PotentialEvaluator:
 
     def _evaluate(self, structures: Sequence[Any], *, forces: bool, stress: bool) -> list[Result | ScreeningFailure]:
         batch = batch_for_prediction(structures, self.dtype, self.device)
-        edges = local_edges(batch, self.network.config.cutoff)
+        edges = local_edges(batch, neighbour_cutoff(self.network))
         close = _too_close(batch, edges)
         if close.any():
             return _without(structures, close, partial(self.evaluate, forces=forces, stress=stress))

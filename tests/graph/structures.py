@@ -48,7 +48,7 @@ def odd_cells() -> dict[str, Atoms]:
     }
 
 
-def edges_by_ase(atoms: Atoms, cutoff: float) -> np.ndarray:
+def edges_by_ase(atoms: Atoms, cutoff: float | dict[tuple[str, str], float]) -> np.ndarray:
     """Rows receiver, sender, image, sorted. (E, 5)"""
     full = atoms.copy()
     if not full.cell.array[full.pbc].any():

@@ -6,8 +6,9 @@ import torch
 import vesin
 from ase import Atoms
 from ase.build import bulk
+from ase.data import atomic_numbers, covalent_radii
 
-from ase_potnet.graph import AtomsBatch, Edges, batch_structures, local_edges
+from ase_potnet.graph import AtomsBatch, Edges, PairCutoffs, batch_structures, local_edges
 
 from .structures import ALL_PBC, edges_by_ase, odd_cells, pbc_id, random_crystal, sort_rows
 
@@ -44,6 +45,22 @@ def test_every_periodicity_as_ase(pbc, cutoff):
     for seed in range(4):
         atoms = random_crystal(seed, pbc=pbc)
         np.testing.assert_array_equal(rows(local_edges(batch_structures(atoms), cutoff)), edges_by_ase(atoms, cutoff))
+
+
+@pytest.mark.parametrize("repeat", [1, 6])  # 6: a cell list
+def test_cutoffs_of_pairs_as_ase(repeat: int) -> None:
+    cutoffs = PairCutoffs(3.0, 1.7 * torch.tensor(covalent_radii))
+    salt = bulk("CsCl", "cesiumchloride", a=4.1) * (repeat, repeat, repeat)
+    salt.numbers[0] = 8
+    salt.rattle(0.1, seed=0)
+    radii = {name: 1.7 * covalent_radii[atomic_numbers[name]] for name in ("Cs", "Cl", "O")}
+    pairs = {(a, b): max(3.0, radii[a] + radii[b]) for a in radii for b in radii}
+    wanted = edges_by_ase(salt, pairs)
+    atoms = [salt, bulk("Cu", a=3.6)]
+    edges = local_edges(batch_structures(atoms), cutoffs)
+    np.testing.assert_array_equal(rows(edges)[: len(wanted)], wanted)
+    copper = edges_by_ase(atoms[1], 2 * 1.7 * covalent_radii[29])
+    np.testing.assert_array_equal(rows(edges)[len(wanted) :, 2:], copper[:, 2:])
 
 
 def test_mixed_batch_is_its_structures_one_by_one():

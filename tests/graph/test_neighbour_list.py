@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.data import covalent_radii
 
-from ase_potnet.graph import Edges, NeighbourList, batch_structures, local_edges
+from ase_potnet.graph import Edges, NeighbourList, PairCutoffs, batch_structures, local_edges
 from ase_potnet.graph import neighbour_list as module
 
 CUTOFF = 4.5
@@ -38,6 +40,15 @@ def test_the_edges_are_those_of_a_fresh_search(monkeypatch: pytest.MonkeyPatch) 
         assert as_set(edges) == as_set(local_edges(batch, CUTOFF))
         assert bool((edges.receiver.diff() >= 0).all())
     assert 1 < len(searches) < 30
+
+
+def test_cutoffs_of_pairs() -> None:
+    cutoffs = PairCutoffs(3.0, 1.7 * torch.tensor(covalent_radii))
+    neighbours, rng, atoms = NeighbourList(cutoffs, 0.6), np.random.default_rng(0), salt()
+    for _ in range(10):
+        atoms.positions += rng.normal(scale=0.02, size=(8, 3))
+        batch = batch_structures(atoms)
+        assert as_set(neighbours.edges(batch)) == as_set(local_edges(batch, cutoffs))
 
 
 @pytest.mark.parametrize("change", ["cell", "species", "atom", "pbc"])

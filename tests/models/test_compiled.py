@@ -85,7 +85,7 @@ def test_the_function_to_be_compiled(
     function = CompiledStep(model)
     for name, atoms in crystals().items():
         batch = batch_structures(atoms)
-        places = padded_places(local_edges(batch, model.config.cutoff + 0.3), batch, model.config.cutoff)
+        places = padded_places(local_edges(batch, model.cutoffs.wider(0.3)), batch, model.cutoffs)
         found = function(batch, places)
         wanted = differentiate(model, batch)
         assert found is not None

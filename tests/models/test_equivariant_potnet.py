@@ -7,6 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, make_supercell, molecule
+from ase.data import covalent_radii
 from scipy.spatial.transform import Rotation
 
 from ase_potnet.graph import batch_structures
@@ -20,6 +21,7 @@ VARIANTS = {
     "local": {"n_sources": 0},
     "fields": {"fields": True},
     "mean": {"neutral": "mean", "fields": True},
+    "one cut-off": {"cutoff_per_radius": 0.0},
     "three layers": {"n_layers": 3, "n_radial": (6, 4, 4)},
 }
 
@@ -35,6 +37,7 @@ def make_model(options: dict[str, object], seed: int = 0) -> EquivariantPotNet:
                 if not parameter.any() or name == "site_potentials.strength":
                     parameter.normal_()
         model.set_references(torch.linspace(-5, 5, 95, dtype=torch.float64), 1.3)
+        model.set_free_atoms(torch.linspace(3, -2, 95, dtype=torch.float64))
     return model
 
 
@@ -227,15 +230,50 @@ def test_no_step_when_an_atom_crosses_the_cutoff(model: EquivariantPotNet) -> No
     """Energy, force and curvature have no step, sampled every 1e-4 Å: a step in the n-th derivative would show as
     h^n times itself in every higher difference."""
     steps = np.arange(-40, 41) * 1e-4
-    paths = [Atoms("OSiO", positions=[[0, 0, 0], [1.6, 0.3, 0], [model.config.cutoff + step, 0, 0]]) for step in steps]
+    end = float(model.cutoffs.between(torch.tensor(55), torch.tensor(55)))
+    paths = [Atoms("CsOCs", positions=[[0, 0, 0], [1.6, 0.3, 0], [end + step, 0, 0]]) for step in steps]
     result = predict(model, *paths)
     assert result.forces is not None
     energies, forces = result.energy.numpy(), result.forces.numpy()[2::3, 0]
     third, second = np.diff(energies, 3), np.diff(energies, 2)
     assert np.abs(third).max() <= 0.03 * np.abs(second).max() + 1e-12
-    assert np.abs(np.diff(forces, 2)).max() <= 0.03 * np.abs(np.diff(forces)).max() + 1e-12
+    assert np.abs(np.diff(forces, 2)).max() <= 0.03 * np.ptp(np.diff(forces)) + 1e-12  # a step would be all of it
     slope = np.gradient(energies, 1e-4)
     assert np.abs(slope + forces)[1:-1].max() < 1e-7
+
+
+def test_large_atoms_are_neighbours_farther_out() -> None:
+    model = make_model({"n_sources": 0})
+    radii = covalent_radii[[8, 55]]
+
+    def is_seen(symbols: str, distance: float) -> bool:
+        atoms = Atoms(symbols, positions=[[0, 0, 0], [0, 0, distance]])
+        return abs(energy(model, atoms) - model.references[atoms.numbers].sum().item()) > 1e-9
+
+    assert [is_seen("O2", d) for d in (4.8, 5.01)] == [True, False]
+    assert [is_seen("CsO", 1.7 * radii.sum() + d) for d in (-0.2, 0.01)] == [True, False]
+    assert [is_seen("Cs2", 1.7 * 2 * radii[1] + d) for d in (-0.2, 0.01)] == [True, False]
+
+
+def test_atoms_pulled_apart_end_as_free_ones() -> None:
+    model = make_model({"n_sources": 0})
+    with torch.no_grad():
+        for readout in model.readouts:
+            readout.layers[2].weight.zero_()  # nothing but the elements
+    in_crystals, free = (model.references + model.condensation)[[8, 8]].sum(), model.references[[8, 8]].sum()
+    energies = [energy(model, Atoms("O2", positions=[[0, 0, 0], [0, 0, d]])) for d in np.linspace(1.4, 5.0, 50)]
+    assert energies[0] == pytest.approx(float(in_crystals), abs=2e-3)
+    assert energies[-1] == pytest.approx(float(free), abs=1e-9)
+    assert (np.diff(energies) * float(free - in_crystals) >= 0).all()
+
+
+def test_older_weights_know_no_free_atoms() -> None:
+    model = make_model({})
+    weights = model.state_dict()
+    del weights["condensation"]
+    other = build_model("equivariant-potnet", SMALL).double()
+    other.load_state_dict(weights)
+    assert not other.condensation.any()
 
 
 def test_close_atoms_repel() -> None:

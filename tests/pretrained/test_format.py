@@ -140,17 +140,21 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
 
 
 def test_folders_from_before_an_option_keep_their_network(tmp_path: Path) -> None:
-    options = {"width": 8, "message_width": [4, 2, 2], "n_radial": [3, 2, 1], "n_sources": 1, "absolute": True}
+    older = {"absolute": True, "cutoff_per_radius": 0.0}
+    options = {"width": 8, "message_width": [4, 2, 2], "n_radial": [3, 2, 1], "n_sources": 1} | older
     member = build_model("equivariant-properties", options)
     mean = build_model("mean-of-models", {"members": [{"model": "equivariant-properties", "options": options}]})
     for model, name in ((member, "alone"), (mean, "mean")):
         saved = save_model(model, tmp_path / name, targets=[Target("gap", "eV")])
         config = json.loads((saved / "config.json").read_text())
         inner = config["config"] if name == "alone" else config["config"]["members"][0]["options"]
-        assert inner.pop("absolute") is True
+        for option in older:
+            del inner[option]
         (saved / "config.json").write_text(json.dumps(config))
         loaded = load_model(saved)
-        assert all(part.config.absolute for part in loaded.modules() if isinstance(part, EquivariantProperties))
+        parts = [part for part in loaded.modules() if isinstance(part, EquivariantProperties)]
+        assert parts
+        assert all((part.config.absolute, part.config.cutoff_per_radius) == (True, 0.0) for part in parts)
 
 
 def test_unknown_names_give_the_nearest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,13 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
-from ase_potnet.graph import AtomsBatch
+from ase_potnet.graph import AtomsBatch, batch_structures
 from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.evaluation import known_elements, predict_arrays, predict_energies
@@ -54,6 +55,33 @@ def test_the_atoms_of_crystal_types_touch() -> None:
         assert relative.min() == pytest.approx(1.0), name
     rock_salt = CRYSTAL_TYPES["rock salt"].crystal([11, 17])
     assert rock_salt.get_volume() == pytest.approx(2 * (covalent_radii[11] + covalent_radii[17]) ** 3)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_energies_of_free_atoms_are_those_of_the_data(
+    fresh: bool, energy_recipe: Recipe, start: str, tmp_path: Path
+) -> None:
+    sample = SAMPLES / "dft_forces_sample.extxyz"
+    frames = ase.io.read(sample, ":")
+    for symbol, energy, box in (("O", -1.5, 12.0), ("O", -1.9, 15.0), ("Mg", -0.1, None)):
+        atoms = Atoms(symbol) if box is None else Atoms(symbol, cell=[box] * 3, pbc=True)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
+        frames.append(atoms)
+    ase.io.write(tmp_path / "free.extxyz", frames)
+    options = {"name": "equivariant-potnet", "options": OPTIONS}
+    if not fresh:
+        options = {"start_from": start, "shift_references": True}
+    models: list[Any] = []
+    for path in (tmp_path / "free.extxyz", sample):
+        data = {"path": str(path), "val": str(sample), "split": {"fractions": [1.0, 0.0, 0.0]}}
+        recipe = load_recipe(energy_recipe | {"model": options, "data": data})
+        training = load_training_data(recipe, progress=False)
+        assert len(training.train) == (15 if "free" in path.name else 12)
+        models.append(make_model(recipe, make_task(recipe), training))
+    free = models[0](batch_structures([Atoms("O"), Atoms("Mg", cell=[9, 9, 9], pbc=True)])).tolist()
+    assert free == pytest.approx([-1.9, -0.1])
+    crystals = [model.references + model.condensation for model in models]
+    torch.testing.assert_close(*crystals)  # as they would be without free atoms
 
 
 @pytest.mark.parametrize("path", [None, str(SAMPLES / "mp_sample.extxyz")])
