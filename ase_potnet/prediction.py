@@ -21,9 +21,9 @@ from ase_potnet.pretrained.format import pick_device, read_dtype
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MOST_STRUCTURES = 128  # of an automatic batch
-_MOST_ATOMS = 1024
-_MOST_PAIRS = 60_000  # Σ N²
+MOST_STRUCTURES = 128  # of an automatic batch
+MOST_ATOMS = 1024
+MOST_PAIRS = 60_000  # Σ N²
 
 
 class StructureError(ValueError):
@@ -140,9 +140,9 @@ def chunks(structures: Structure | Iterable[Structure], batch_size: int | Litera
     atoms = pairs = 0
     for structure in as_many(structures):
         size = _size(structure)
-        full = len(chunk) >= (_MOST_STRUCTURES if batch_size == "auto" else batch_size)
+        full = len(chunk) >= (MOST_STRUCTURES if batch_size == "auto" else batch_size)
         if batch_size == "auto":
-            full = full or atoms + size > _MOST_ATOMS or pairs + size * size > _MOST_PAIRS
+            full = full or atoms + size > MOST_ATOMS or pairs + size * size > MOST_PAIRS
         if chunk and full:
             yield chunk
             chunk, atoms, pairs = [], 0, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 from ase_potnet.readers.files import Progress, bar_wanted
@@ -85,3 +86,13 @@ def clock(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
     return f"{seconds / 86400:.1f} d"
+
+
+@contextlib.contextmanager
+def warnings_as_lines(category: type[Warning]) -> Iterator[None]:
+    """Warnings as lines on stderr, for a command; those of the category in any case."""
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always", category)
+        yield
+    for warning in raised:
+        sys.stderr.write(f"warning: {warning.message}\n")

@@ -18,6 +18,7 @@ from ase_potnet.file_safety import require_writable
 from ase_potnet.prediction import StructureError, model_for, predict_batches, target_column
 from ase_potnet.pretrained import ModelInfo, load_model, model_info
 from ase_potnet.pretrained.format import pick_device
+from ase_potnet.progress import warnings_as_lines
 from ase_potnet.readers.entry import reason_of
 from ase_potnet.readers.files import plain_suffix, printable, stem
 from ase_potnet.readers.structure_files import SUFFIXES, checked, is_structure_file, read_checked
@@ -174,11 +175,8 @@ def relax_file(
     if atoms.constraints:
         sys.stderr.write("warning: constraints are left out; the symmetry of the crystal is kept\n")
     require_writable(target.parent)
-    with warnings.catch_warnings(record=True) as raised:
-        warnings.simplefilter("always", RelaxationWarning)
+    with warnings_as_lines(RelaxationWarning):
         found = relax(atoms, model, cell=cell, fmax=fmax, max_steps=max_steps, device=device)
-    for warning in raised:
-        sys.stderr.write(f"warning: {warning.message}\n")
     _write(target, found.atoms)
     return _relaxation_table(atoms, found) + f"written: {target}\n", found.converged
 

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_potnet.graph import AtomsBatch
+from ase_potnet.prediction import MOST_ATOMS, MOST_PAIRS, MOST_STRUCTURES
 
 from .arrays import Floats, StructureArrays
 from .batches import Budget, share, sorted_batches
 
 Predict = Callable[[nn.Module, AtomsBatch], dict[str, Tensor]]
-EVALUATION_BUDGET = Budget(structures=128, atoms=1024, pairs=60_000)
+EVALUATION_BUDGET = Budget(MOST_STRUCTURES, MOST_ATOMS, MOST_PAIRS)
 
 
 def known_elements(model: nn.Module) -> NDArray[np.bool_]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from ase.formula import Formula
 
 from ase_potnet.file_safety import require_writable
 from ase_potnet.integrations.harmonic import PhononWarning, Progress, phonons
+from ase_potnet.progress import warnings_as_lines
 from ase_potnet.readers.structure_files import read_checked
 
 if TYPE_CHECKING:
@@ -50,11 +50,8 @@ def write_phonons(file: Path, folder: Path, *, plot: bool = True, **options: Any
     """
     atoms = read_checked(file)
     require_writable(folder)
-    with warnings.catch_warnings(record=True) as raised, _progress_bar() as progress:
-        warnings.simplefilter("always", PhononWarning)
+    with warnings_as_lines(PhononWarning), _progress_bar() as progress:
         ph = phonons(atoms, progress=progress, **options)
-    for warning in raised:
-        sys.stderr.write(f"warning: {warning.message}\n")
     ph.save(folder / PARAMETERS, settings={"force_constants": ph.dataset is None})
     write_thermal_properties(ph, folder / TABLE)
     written = [folder / PARAMETERS, folder / TABLE]

@@ -23,6 +23,8 @@ CRYSTALS = {
     "GaAs": ("zincblende", 5.75),
     "CsCl": ("cesiumchloride", 4.21),
 }
+# energy of the free atoms above the crystal, eV/atom, PBE (of the teacher of the packaged potential)
+COHESIVE = {"Si": 4.53, "Cu": 3.48, "Fe": 4.82, "Al": 3.43, "W": 8.29, "K": 0.86, "NaCl": 3.08}
 
 
 def test_the_default_model_is_packaged() -> None:
@@ -60,6 +62,22 @@ def test_lattice_constants(name: str, formula: str) -> None:
     volume, _, modulus = EquationOfState(volumes[near], energies[near]).fit()
     assert (volume / crystals[6].get_volume()) ** (1 / 3) == pytest.approx(1.0, abs=0.03)
     assert modulus > 0
+
+
+@pytest.mark.parametrize("name", POTENTIALS)
+@pytest.mark.parametrize("formula", COHESIVE)
+def test_cohesive_energies(name: str, formula: str) -> None:
+    """Of PBE within 0.15 eV/atom; and a crystal blown up rises to its free atoms."""
+    crystal = bulk(formula, "rocksalt", a=5.69) if formula == "NaCl" else bulk(formula)
+    free = sum(result.energy for result in evaluate([Atoms([number]) for number in crystal.numbers], name))
+    blown = [crystal.copy() for _ in range(40)]
+    for atoms, scale in zip(blown, np.linspace(1.0, 3.2, 40), strict=True):
+        atoms.set_cell(crystal.cell * scale, scale_atoms=True)
+    energies = (np.array([result.energy for result in evaluate(blown, name)]) - free) / len(crystal)
+    assert energies[0] == pytest.approx(-COHESIVE[formula], abs=0.15)
+    assert energies[-1] == pytest.approx(0, abs=1e-6)
+    assert energies.argmin() < 4
+    assert energies.max() < 0.5
 
 
 @pytest.mark.parametrize("name", POTENTIALS)
