@@ -31,6 +31,7 @@ from ase_potnet.pretrained.format import check_model_folder
 
 from .checkpoint import LAST, read_checkpoint
 from .evaluation import known_elements, known_structures, predict_arrays
+from .growth import can_grow, grow
 from .metrics import Metrics
 from .module import Training
 from .recipe import ModelConfig, Recipe, differences, load_recipe
@@ -196,7 +197,9 @@ def _same_targets(config: ModelConfig, task: Task) -> bool:
 
 
 def _take_over(model: nn.Module, source: nn.Module) -> set[str]:
-    """Copy the weights whose name and shape agree; these names."""
+    """Copy the weights whose name and shape agree; these names. A wider potential starts as the narrower one."""
+    if type(model) is type(source) is EquivariantPotNet and can_grow(source.config, model.config):
+        grow(source, model)
     own, other = model.state_dict(), source.state_dict()
     shared = {name: t.to(own[name]) for name, t in other.items() if name in own and own[name].shape == t.shape}
     if not shared:

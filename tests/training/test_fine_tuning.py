@@ -13,10 +13,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
+from ase_potnet import evaluate
 from ase_potnet.graph import AtomsBatch, batch_structures
+from ase_potnet.models import build_model
 from ase_potnet.pretrained import load_model, model_info, save_model
 from ase_potnet.training.arrays import StructureArrays
 from ase_potnet.training.evaluation import known_elements, predict_arrays, predict_energies
+from ase_potnet.training.growth import can_grow, grow
 from ase_potnet.training.recipe import ReplayConfig, differences, load_recipe
 from ase_potnet.training.replay import CRYSTAL_TYPES, with_replay
 from ase_potnet.training.run import make_model, train
@@ -79,9 +82,43 @@ def test_energies_of_free_atoms_are_those_of_the_data(
         assert len(training.train) == (15 if "free" in path.name else 12)
         models.append(make_model(recipe, make_task(recipe), training))
     free = models[0](batch_structures([Atoms("O"), Atoms("Mg", cell=[9, 9, 9], pbc=True)])).tolist()
-    assert free == pytest.approx([-1.9, -0.1])
+    assert free == pytest.approx([-1.9, -0.1], abs=1e-5)
     crystals = [model.references + model.condensation for model in models]
     torch.testing.assert_close(*crystals)  # as they would be without free atoms
+
+
+WIDER = {"width": 12, "message_width": [6, 2, 3], "n_radial": [10, 7, 4, 4]}
+
+
+@pytest.mark.parametrize("options", [{}, {"fields": True, "neutral": "mean"}, {"n_sources": 0}])
+def test_a_wider_network_starts_as_the_narrower_one(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    narrow: Any = build_model("equivariant-potnet", OPTIONS | options).double()
+    wide: Any = build_model("equivariant-potnet", OPTIONS | options | WIDER).double()
+    assert can_grow(narrow.config, wide.config)
+    assert not can_grow(wide.config, narrow.config)
+    grow(narrow, wide)
+    crystals = [bulk("MgO", "rocksalt", a=4.2), bulk("Si"), bulk("NaCl", "rocksalt", a=5.6)]
+    for seed, atoms in enumerate(crystals):
+        atoms.rattle(0.1, seed=seed)
+    found = [np.concatenate([r.forces for r in evaluate(crystals, model)]) for model in (narrow, wide)]
+    assert np.abs(found[0] - found[1]).max() < 0.1 * np.abs(found[0]).max()  # what divides the sums has more channels
+    atoms = batch_structures(crystals)
+    wide(atoms).sum().backward()
+    for name, parameter in wide.named_parameters():
+        assert name.endswith("strength") or (parameter.grad is not None and parameter.grad.any()), name
+
+
+def test_a_recipe_grows_a_network(energy_recipe: Recipe, start: str) -> None:
+    recipe = load_recipe(energy_recipe | {"model": {"start_from": start, "options": WIDER}})
+    data = load_training_data(recipe, progress=False)
+    wide: Any = make_model(recipe, make_task(recipe), data)
+    narrow: Any = load_model(start)
+    assert wide.config.width == 12
+    torch.testing.assert_close(wide.embedding.weight[:, :8], narrow.embedding.weight)
+    torch.testing.assert_close(wide.references, narrow.references)
+    found = [predicted(model, data.train)["energy"] / data.train.n_atoms for model in (wide, narrow)]
+    assert np.abs(found[0] - found[1]).max() < 0.1 * float(narrow.energy_scale)
 
 
 @pytest.mark.parametrize("path", [None, str(SAMPLES / "mp_sample.extxyz")])
