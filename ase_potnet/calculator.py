@@ -36,7 +36,7 @@ class PotNetCalculator(Calculator):
     Args:
         model: packaged name (``ase_potnet.list_models()``), a model folder, or a loaded model (which is copied).
         device: "auto" (a GPU if there is one), "cpu", "cuda", ...
-        dtype: "float64", or "float32": faster, forces to about 1e-5 eV/Å.
+        dtype: "float64", or "float32": faster, forces to about 1e-5 eV/Å (slabs 5e-5).
         compile: whether crystals of 2 to 64 atoms go through one compiled function, three to four times as fast; other
             systems do not. Compiling takes minutes once, the result is kept in ``$XDG_CACHE_HOME/ase_potnet``. Needs
             a C++ compiler and the CPU; warns and goes on without where that fails.

@@ -22,7 +22,7 @@ from ase_potnet.progress import warnings_as_lines
 from ase_potnet.readers.entry import reason_of
 from ase_potnet.readers.files import plain_suffix, printable, stem
 from ase_potnet.readers.structure_files import SUFFIXES, checked, is_structure_file, read_checked
-from ase_potnet.screening.sources import COLLECTIONS, file_entries
+from ase_potnet.screening.sources import COLLECTIONS, file_entries, files_in_folder
 
 if TYPE_CHECKING:
     from ase_potnet.integrations.relaxation import Relaxation
@@ -36,19 +36,12 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file() and _is_structure_file(file))
-            if not inside:
-                raise ValueError(f"files: no structure files in the folder {path}")
-            found += inside
+            found += files_in_folder(path)
         elif path.is_file():
             found.append(path)
         else:
             raise ValueError(f"files: no file or folder {path}")
     return found
-
-
-def _is_structure_file(file: Path) -> bool:
-    return not file.name.startswith(".") and is_structure_file(file)
 
 
 def read_structures(files: Iterable[Path], failures: list[str]) -> Iterator[tuple[str, Atoms]]:

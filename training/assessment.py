@@ -19,6 +19,7 @@ from .arrays import StructureArrays
 from .data import Dataset, Split, open_dataset
 from .data.dataset import relabelled
 from .evaluation import known_structures, model_dtype, predict_arrays, predict_energies, predict_properties
+from .free_atoms import free_atoms
 from .metrics import UNITS, Metrics, energy_metrics, errors_by_element, fit_element_shifts, property_metrics
 from .pictures import element_picture
 from .reporting import draw_parity, write_predictions
@@ -122,7 +123,8 @@ def assess(
         units = {target.name: target.unit for target in targets}
     else:
         if fit_shifts:
-            shifts = fit_element_shifts(predictions["energy"], arrays)
+            bound = np.flatnonzero(~free_atoms(arrays))  # a free atom does not share the shift of the crystals
+            shifts = fit_element_shifts(predictions["energy"][bound], arrays.take(bound))
             predictions["energy"] = predictions["energy"] + arrays.composition() @ shifts
             notes.append("energies after a shift per element, fitted to these data")
         metrics, by_element = energy_metrics(predictions, arrays), errors_by_element(predictions, arrays)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 LAST = "last.pt"
-_VERSION = 1
+_VERSION = 2
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import torch
 from ase.data import chemical_symbols
-from numpy.typing import NDArray
 
-from ase_potnet.graph import local_edges
 from ase_potnet.pretrained import Target
 
 from .arrays import Floats, StructureArrays
 
 Metrics = dict[str, dict[str, float]]  # quantity, then measure
 UNITS = {"energy_per_atom": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}  # of an interatomic potential
-_FREE = 8.0  # Å, between an atom and its images
 _USUAL_SPREAD = 5.0  # eV, of references of elements where only valence electrons count
 
 
@@ -106,21 +102,6 @@ def fit_element_shifts(
     n_atoms = composition.sum(axis=1)
     shifts[columns] = np.linalg.lstsq(composition[:, columns] / n_atoms[:, None], rest / n_atoms, rcond=1e-6)[0]
     return shifts
-
-
-def free_atom_energies(arrays: StructureArrays) -> tuple[Floats, NDArray[np.bool_]]:
-    """Energies of free atoms by atomic number, (119,), NaN where there are none; and which structures are such, (S,).
-
-    A free atom is farther than 8 Å from its images. The lowest energy counts.
-    """
-    energies, free = arrays.values["energy"], np.zeros(len(arrays), dtype=bool)
-    alone = np.flatnonzero((arrays.n_atoms == 1) & np.isfinite(energies))
-    lowest = np.full(119, np.inf)
-    if len(alone):
-        near = local_edges(arrays.atoms_batch(alone, torch.float64), _FREE).receiver.numpy()
-        free[np.delete(alone, np.unique(near))] = True
-        np.minimum.at(lowest, arrays.numbers[np.repeat(free, arrays.n_atoms)], energies[free])
-    return np.where(np.isfinite(lowest), lowest, np.nan), free
 
 
 def element_references(composition: Floats, energies: Floats, ridge: float = 1e-3) -> Floats:

@@ -105,7 +105,8 @@ class ModelConfig(Section):
     """The network: a name and its options, those of the Config class of the network.
 
     start_from: packaged model or folder whose weights are taken over where name and shape agree; name and options
-        are then its own unless they are given here. Elements of the training part that it does not know are added
+        are then its own unless they are given here; a wider potential starts as the narrower one. Elements of the
+        training part that it does not know are added
     shift_references: of an energy model: shift the energies of the elements that the data hold so that the model agrees
         best with the energies of the training part, for data of another level of theory
     freeze: patterns of parameter names that stay as they are, such as "layers.0.*"

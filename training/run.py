@@ -154,12 +154,19 @@ def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
         taken = _take_over(model, load_model(config.start_from))
         new = _new_elements(model, data)
     scale = "scaling.mean" if task.name == "property" else "references"
-    if scale not in taken or not _same_targets(config, task):  # else the scale of the weights taken over stays
+    fresh = scale not in taken or not _same_targets(config, task)  # else the scale of the weights taken over stays
+    if fresh:
         task.fit_scaling(model, data.train)
     if isinstance(task, PropertyTask):
         task.set_limits(model)
     if config.shift_references or (new and task.name == "energy"):
         shift_references(model, data.train, dtype_of(recipe), None if config.shift_references else new)
+    if data.free_atoms is not None and (fresh or new or config.shift_references):
+        free = data.free_atoms.copy()
+        if not (fresh or config.shift_references):
+            free[[z for z in range(len(free)) if z not in new]] = np.nan
+        network: Any = model
+        network.set_free_atoms(torch.from_numpy(free[: len(network.references)]))
     for pattern in config.freeze:
         frozen = [p for name, p in model.named_parameters() if fnmatch.fnmatch(name, pattern)]
         if not frozen:

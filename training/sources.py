@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from ase_potnet.pretrained import Target
 
-from .arrays import REPLAY_KIND, StructureArrays, structure_arrays, with_labels, with_targets
+from .arrays import REPLAY_KIND, Floats, StructureArrays, structure_arrays, with_labels, with_targets
 from .data import Dataset, Split, formula_group, group_split, leaderboard_split, open_dataset, seeded_split
 from .data.dataset import relabelled
+from .free_atoms import without_free_atoms
 from .recipe import DataConfig, Recipe, SplitConfig
 
 
@@ -26,6 +28,7 @@ class TrainingData:
     val: StructureArrays
     test: StructureArrays | None
     notes: tuple[str, ...] = ()
+    free_atoms: Floats | None = None  # energies by atomic number, NaN where there are none
 
     def fingerprint(self) -> str:
         """Hash of all structures and labels."""
@@ -34,6 +37,8 @@ class TrainingData:
             digest.update("\n".join(part.ids).encode())
             for array in (part.numbers, part.positions, part.cell, part.pbc, part.first, *part.values.values()):
                 digest.update(np.ascontiguousarray(array).tobytes())
+        if self.free_atoms is not None:
+            digest.update(self.free_atoms.tobytes())
         return digest.hexdigest()
 
 
@@ -59,9 +64,12 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
             "data.split.kind=group keeps them together"
         )
     val = parts.val if data.val is None else _read_labelled(data.val, "auto", data, targets, progress)
-    arrays = {name: to_arrays(part, targets) for name, part in (("train", parts.train), ("val", val))}
-    test = to_arrays(parts.test, targets) if len(parts.test) else None
-    train = _limited(arrays["train"], data)
+    sets = {"train": parts.train, "val": val, "test": parts.test}
+    arrays = {name: to_arrays(part, targets) for name, part in sets.items()}
+    free, n_free = None, 0
+    if not targets:
+        arrays, free, n_free = without_free_atoms(arrays)
+    test, train = arrays["test"], _limited(arrays["train"], data)
     for name, part in (("training", train), ("validation", arrays["val"])):
         if part is None:
             other = _what_there_is(parts.train, targets)
@@ -73,15 +81,21 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
         raise ValueError(
             f"loss.kind_weights: no frame is of the kind {', '.join(unknown)}; the data have {', '.join(sorted(kinds))}"
         )
-    n_lost = sum(map(len, parts)) - len(train) - len(arrays["val"]) - (len(test) if test else 0)
+    n_lost = sum(map(len, parts)) - len(train) - len(arrays["val"]) - (len(test) if test else 0) - n_free
     if n_lost > 0 and data.val is None:
         notes.append(f"{n_lost:,} structures left out: no label, or beyond max_structures or max_atoms")
+    if free is not None and n_free:
+        symbols = [chemical_symbols[z] for z in np.flatnonzero(np.isfinite(free))]
+        notes.append(f"{n_free:,} free atoms, for their energies alone: {', '.join(symbols)}")
+        free[np.setdiff1d(np.arange(len(free)), train.numbers)] = np.nan
+        if useless := sorted(set(symbols) - {chemical_symbols[z] for z in np.flatnonzero(np.isfinite(free))}):
+            notes.append(f"free atoms left out, no structure for training holds their elements: {', '.join(useless)}")
     if not targets:
         counts = {name: int(train.has(name).sum()) for name in ("energy", "forces", "stress")}
         if min(counts.values()) < len(train):
             text = ", ".join(f"{name} of {count:,}" for name, count in counts.items())
             notes.append(f"labels for training: {text} structures{_what_there_is(parts.train, targets)}")
-    return TrainingData(train, arrays["val"], test, tuple(notes))
+    return TrainingData(train, arrays["val"], test, tuple(notes), free if n_free else None)
 
 
 def _torn_groups(parts: Iterable[Dataset]) -> int:

@@ -19,14 +19,7 @@ from .arrays import Floats, StructureArrays
 from .batches import Rows, pairs_in
 from .evaluation import predict_arrays, predict_energies, predict_energies_alone, predict_properties
 from .losses import LossTerm, masked_loss
-from .metrics import (
-    Metrics,
-    element_references,
-    energy_metrics,
-    fit_element_shifts,
-    free_atom_energies,
-    property_metrics,
-)
+from .metrics import Metrics, element_references, energy_metrics, fit_element_shifts, property_metrics
 from .recipe import DifferencesConfig, LossConfig, Recipe, TermConfig
 from .schedules import weight_at
 
@@ -172,12 +165,10 @@ class EnergyTask:
         """Element references and the scale of forces.
 
         The model's `set_references` gets: energies of the elements by atomic number, as many as its `references`, the
-        root mean square of the forces as the scale of energies, and which elements there are. Its `set_free_atoms`
-        gets the energies of free atoms, if there are some.
+        root mean square of the forces as the scale of energies, and which elements there are.
         """
         energies, forces = arrays.values["energy"], arrays.values["forces"]
-        free_energies, free = free_atom_energies(arrays)
-        known = np.isfinite(energies) & ~free
+        known = np.isfinite(energies)
         if not known.any() or not np.isfinite(forces).any():
             raise ValueError("data: the training part has no energies or no forces")
         network: Any = model
@@ -185,8 +176,6 @@ class EnergyTask:
         references = element_references(composition[known], energies[known])[: len(network.references)]
         elements = torch.from_numpy((composition > 0).max(axis=0)[: len(references)])
         network.set_references(torch.from_numpy(references), float(np.sqrt(np.nanmean(forces**2))), elements)
-        if free.any():
-            network.set_free_atoms(torch.from_numpy(free_energies[: len(references)]))
 
     def loss_terms(self, model: nn.Module, batch: LabelledBatch, progress: float) -> list[LossTerm]:
         from ase_potnet.models.derivatives import differentiate
@@ -278,22 +267,17 @@ def shift_references(
     """Shift the references of the elements in the arrays so that the energies of the model agree best with theirs.
 
     The shift is that of least squares, of one value per element; elements that always come in the same ratio share it.
-    Nothing is shifted where the arrays hold no energies. Free atoms among them get their own energies.
+    Nothing is shifted where the arrays hold no energies.
 
     elements: atomic numbers of those to shift; None for all
     """
-    free_energies, free = free_atom_energies(arrays)
-    others = arrays.take(np.flatnonzero(~free))
+    if not np.isfinite(arrays.values["energy"]).any():
+        return
+    predicted = predict_arrays(predict_energies_alone, model, arrays, dtype=dtype)["energy"]
     network: Any = model
-    if np.isfinite(others.values["energy"]).any():
-        predicted = predict_arrays(predict_energies_alone, model, others, dtype=dtype)["energy"]
-        shifts = fit_element_shifts(predicted, others, elements)[: len(network.references)]
-        present = others.composition().max(axis=0)[: len(shifts)] > 0
-        network.references += torch.from_numpy(np.where(present, shifts, 0.0)).to(network.references)
-    if free.any():
-        if elements is not None:
-            free_energies[[z for z in range(len(free_energies)) if z not in elements]] = np.nan
-        network.set_free_atoms(torch.from_numpy(free_energies[: len(network.references)]))
+    shifts = fit_element_shifts(predicted, arrays, elements)[: len(network.references)]
+    present = arrays.composition().max(axis=0)[: len(shifts)] > 0
+    network.references += torch.from_numpy(np.where(present, shifts, 0.0)).to(network.references)
 
 
 def dtype_of(recipe: Recipe) -> torch.dtype:

@@ -213,7 +213,7 @@ class EquivariantPotNet(KnowsElements):
 
     def set_free_atoms(self, energies: Tensor) -> None:
         """Energies (95,) of free atoms, eV, NaN where they stay; those of atoms with neighbours stay, too."""
-        condensed = self.references + self.condensation
+        energies, condensed = energies.to(self.references), self.references + self.condensation
         self.references.copy_(torch.where(energies.isnan(), self.references, energies))
         self.condensation.copy_(condensed - self.references)
 

@@ -185,11 +185,7 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
     """Files that a path or pattern names, with their ids."""
     place = Path(path)
     if place.is_dir():
-        inside = sorted(file for file in place.rglob("*") if file.is_file() and _is_source(file.relative_to(place)))
-        inside = without_inputs([file for file in inside if not _is_table(file)])
-        if not inside:
-            raise ValueError(f"sources: no structure files in the folder {place}")
-        return [(file, _name(file.relative_to(place))) for file in inside]
+        return [(file, _name(file.relative_to(place))) for file in files_in_folder(place)]
     if place.is_file():
         return [(place, _name(Path(place.name)))]
     if re.search(r"[*?\[]", str(path)):
@@ -198,6 +194,15 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
         if files:
             return [(file, _name(file)) for file in without_inputs(files)]
     raise ValueError(f"sources: no file, folder or files like {path}")
+
+
+def files_in_folder(folder: Path) -> list[Path]:
+    """The structure files in a folder and those inside it, by their names. Raises ValueError where there are none."""
+    inside = sorted(file for file in folder.rglob("*") if file.is_file() and _is_source(file.relative_to(folder)))
+    inside = without_inputs([file for file in inside if not _is_table(file)])
+    if not inside:
+        raise ValueError(f"sources: no structure files in the folder {folder}")
+    return inside
 
 
 def _is_source(path: Path) -> bool:

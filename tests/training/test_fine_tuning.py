@@ -66,7 +66,7 @@ def test_energies_of_free_atoms_are_those_of_the_data(
 ) -> None:
     sample = SAMPLES / "dft_forces_sample.extxyz"
     frames = ase.io.read(sample, ":")
-    for symbol, energy, box in (("O", -1.5, 12.0), ("O", -1.9, 15.0), ("Mg", -0.1, None)):
+    for symbol, energy, box in (("O", -1.5, 12.0), ("O", -1.9, 7.0), ("Na", -0.1, None), ("At", -0.2, 12.0)):
         atoms = Atoms(symbol) if box is None else Atoms(symbol, cell=[box] * 3, pbc=True)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((1, 3)))
         frames.append(atoms)
@@ -79,12 +79,34 @@ def test_energies_of_free_atoms_are_those_of_the_data(
         data = {"path": str(path), "val": str(sample), "split": {"fractions": [1.0, 0.0, 0.0]}}
         recipe = load_recipe(energy_recipe | {"model": options, "data": data})
         training = load_training_data(recipe, progress=False)
-        assert len(training.train) == (15 if "free" in path.name else 12)
+        assert len(training.train) == 12
+        assert (training.free_atoms is not None) == ("free" in path.name) == bool(training.notes)
         models.append(make_model(recipe, make_task(recipe), training))
-    free = models[0](batch_structures([Atoms("O"), Atoms("Mg", cell=[9, 9, 9], pbc=True)])).tolist()
+    free = models[0](batch_structures([Atoms("O"), Atoms("Na", cell=[9, 9, 9], pbc=True)])).tolist()
     assert free == pytest.approx([-1.9, -0.1], abs=1e-5)
     crystals = [model.references + model.condensation for model in models]
     torch.testing.assert_close(*crystals)  # as they would be without free atoms
+    if fresh:
+        with pytest.raises(ValueError, match="At"):  # alone in the data
+            models[0](batch_structures(Atoms("At")))
+
+
+def test_free_atoms_are_found_in_every_part(energy_recipe: Recipe, tmp_path: Path) -> None:
+    frames = ase.io.read(SAMPLES / "dft_forces_sample.extxyz", ":")
+    symbols = sorted({symbol for atoms in frames for symbol in atoms.symbols})
+    for symbol in symbols:
+        atoms = Atoms(symbol)
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0 - symbols.index(symbol), forces=np.zeros((1, 3)))
+        frames.append(atoms)
+    ase.io.write(tmp_path / "free.extxyz", frames)
+    data = {"path": str(tmp_path / "free.extxyz"), "split": {"fractions": [0.5, 0.3, 0.2]}}
+    found = load_training_data(load_recipe(energy_recipe | {"data": data}), progress=False)
+    assert found.test is not None
+    assert min(part.n_atoms.min() for part in (found.train, found.val, found.test)) > 1
+    assert found.free_atoms is not None
+    numbers = np.unique(found.train.numbers)
+    assert np.isfinite(found.free_atoms[numbers]).all()
+    assert np.isfinite(found.free_atoms).sum() == len(numbers)
 
 
 WIDER = {"width": 12, "message_width": [6, 2, 3], "n_radial": [10, 7, 4, 4]}

@@ -21,7 +21,7 @@ from ase_potnet.progress import show
 from ase_potnet.readers.files import Progress
 from ase_potnet.readers.structures import atomic_number
 
-from ..data.dataset import Dataset
+from ..data.dataset import BROKEN_SHOWN, Dataset
 from ..data.label_shards import PROVENANCE, Failure
 from ..data.opening import Spec, open_dataset
 from .calculators import parse_spec
@@ -45,6 +45,7 @@ class Summary:
         new: frames finished by this run, failed ones included
         seconds: that this run took
         reasons: number of failures by reason, the most frequent first
+        unreadable: entries of the source that could not be read, and why
     """
 
     expected: int
@@ -53,6 +54,7 @@ class Summary:
     new: int
     seconds: float
     reasons: dict[str, int]
+    unreadable: dict[str, str]
 
     @property
     def complete(self) -> bool:
@@ -64,6 +66,9 @@ class Summary:
         done = f"{self.labelled:,} of {self.expected:,} frames labelled, {self.failed:,} failed"
         lines = [f"{done}; {self.new:,} in this run, {rate:.3g} a second"]
         lines += [f"  {count:,} × {reason}" for reason, count in list(self.reasons.items())[:5]]
+        if self.unreadable:
+            lines.append(f"  {len(self.unreadable):,} entries of the source could not be read:")
+            lines += [f"    {name}: {reason}" for name, reason in list(self.unreadable.items())[:BROKEN_SHOWN]]
         if not self.complete:
             lines.append("not finished: the same command goes on where this run stopped")
         return "\n".join(lines)
@@ -143,7 +148,8 @@ def label(
             store.flush()
             seconds = time.monotonic() - start
             reasons = dict(store.reasons.most_common())
-            summary = Summary(expected, store.labelled, store.failed, len(store.done) - before, seconds, reasons)
+            new, unreadable = len(store.done) - before, dict(dataset.broken)
+            summary = Summary(expected, store.labelled, store.failed, new, seconds, reasons, unreadable)
             _finish(store, run, summary)
             return summary
 
@@ -169,7 +175,7 @@ def select(dataset: Dataset, elements: Iterable[str] | None, structures: int | N
     records = [record for record in dataset if allowed is None or allowed.issuperset(record.atoms.numbers.tolist())]
     if not records:
         raise ValueError(f"elements: none of {len(dataset)} structures has only these elements")
-    return Dataset(records[:structures])
+    return Dataset(records[:structures], broken=dataset.broken)
 
 
 def frame_numbers(dataset: Dataset, recipe: Recipe) -> list[range]:
@@ -229,6 +235,7 @@ def _finish(store: Store, run: dict[str, Any], summary: Summary) -> None:
         "labelled": summary.labelled,
         "failed": summary.failed,
         "failures": dict(list(summary.reasons.items())[:20]),
+        "unreadable": dict(list(summary.unreadable.items())[:20]),
     }
     store.write_provenance()
 

@@ -431,3 +431,14 @@ def test_time_limit_stops_and_the_next_run_goes_on(metals: Dataset) -> None:
     second = run(metals, "out", slow, limit=limit, **options)
     assert second.labelled == first.labelled + second.new
     assert ids <= set(content("out"))
+
+
+def test_entries_that_cannot_be_read_are_told(folder: Path) -> None:
+    (folder / "mix").mkdir()
+    bulk("Cu").write("mix/Cu.cif")
+    Path("mix/bad.cif").write_text("data_bad\n_cell_length_a what\n")
+    summary = label("mix", "out", EMT_SPEC, recipe="none", progress=False)
+    assert (summary.labelled, summary.failed) == (1, 0)
+    assert "1 entries of the source could not be read:\n    bad" in str(summary)
+    provenance = json.loads(Path("out/provenance.json").read_text())
+    assert len(provenance["frames"]["unreadable"]) == 1
