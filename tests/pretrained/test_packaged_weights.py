@@ -75,7 +75,7 @@ def test_cohesive_energies(name: str, formula: str) -> None:
         atoms.set_cell(crystal.cell * scale, scale_atoms=True)
     energies = (np.array([result.energy for result in evaluate(blown, name)]) - free) / len(crystal)
     assert energies[0] == pytest.approx(-COHESIVE[formula], abs=0.15)
-    assert energies[-1] == pytest.approx(0, abs=1e-6)
+    assert energies[-1] == pytest.approx(0, abs=0.01)  # London's attraction has no end
     assert energies.argmin() < 4
     assert energies.max() < 0.5
 
