@@ -36,7 +36,10 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += files_in_folder(path)
+            inside = files_in_folder(path)
+            if not inside:
+                raise ValueError(f"files: no structure files in the folder {path}")
+            found += inside
         elif path.is_file():
             found.append(path)
         else:

@@ -11,7 +11,7 @@ from ase_potnet.models.equivariant_potnet import EquivariantPotNet, EquivariantP
 
 Blocks = list[int]  # sizes of the parts that an axis consists of
 
-# axes of the parameters, outputs before inputs: names of ``_axis``; an axis that starts with "<" is that of the inputs
+# axes of the parameters, outputs before inputs: names that ``_places`` knows; "<" marks the axis of the inputs
 _AXES = {
     r"embedding\.weight": ("elements", "channels"),
     r"layers\.\d+\.senders\.(\d)\.weight": ("message {0}", "<channels"),
@@ -50,8 +50,8 @@ def can_grow(source: EquivariantPotNetConfig, wider: EquivariantPotNetConfig) ->
 def grow(source: EquivariantPotNet, wider: EquivariantPotNet) -> None:
     """Give a wider network, with fresh weights, those of a narrower one.
 
-    What was there reads nothing of what is new, which keeps fresh weights as large as the trained ones; so both say
-    nearly the same. (Sums are divided by their norm over all channels, new ones too.)
+    What was there reads nothing of what is new, so both say nearly the same. (Sums are divided by their norm over all
+    channels, new ones too.) What is new keeps its fresh weights, scaled to the size of the trained ones.
     Source: T. Chen, I. Goodfellow, J. Shlens, Net2Net (ICLR 2016), for the idea.
     """
     parameters = dict(source.named_parameters())

@@ -64,7 +64,8 @@ def local_edges(atoms: AtomsBatch, cutoff: float | PairCutoffs) -> Edges:
     atoms = atoms.moved(atoms.positions.detach(), atoms.cell.detach())
     n_atoms = atoms.n_atoms.cpu().numpy()
     first = np.cumsum(n_atoms) - n_atoms
-    lattices = _reduced_lattices(atoms, cutoffs.longest(atoms))
+    longest = cutoffs.longest(atoms)
+    lattices = _reduced_lattices(atoms, longest)
     n_distances = n_atoms**2 * lattices.images.count
     large = (n_distances > _LARGE) & (not atoms.positions.is_cuda)
     pieces, owners = [], []
@@ -72,7 +73,8 @@ def local_edges(atoms: AtomsBatch, cutoff: float | PairCutoffs) -> Edges:
         pieces.append(_search(atoms, lattices, members, n_atoms, first, cutoffs))
         owners.append(members)
     for member in np.flatnonzero(large):
-        pieces.append(_cell_list(atoms, int(member), slice(first[member], first[member] + n_atoms[member]), cutoffs))
+        rows = slice(first[member], first[member] + n_atoms[member])
+        pieces.append(_cell_list(atoms, int(member), rows, cutoffs, float(longest[member])))
         owners.append(np.array([member]))
     receiver, sender, image = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     order = np.concatenate(owners)
@@ -194,7 +196,9 @@ def _search(
     return index.index_select(0, row), sender, image.to(atoms.dtype)
 
 
-def _cell_list(atoms: AtomsBatch, member: int, rows: slice, cutoffs: PairCutoffs) -> tuple[Tensor, Tensor, Tensor]:
+def _cell_list(
+    atoms: AtomsBatch, member: int, rows: slice, cutoffs: PairCutoffs, longest: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Receiver, sender and image of the edges of one large structure, by vesin."""
     import vesin
 
@@ -202,7 +206,6 @@ def _cell_list(atoms: AtomsBatch, member: int, rows: slice, cutoffs: PairCutoffs
     cell = atoms.cell[member].numpy().astype(np.float64).copy()
     cell[~pbc] = 0.0
     positions = atoms.positions[rows].numpy().astype(np.float64)
-    longest = float(cutoffs.longest(atoms)[member])
     i, j, image, distance = vesin.NeighborList(cutoff=longest, full_list=True).compute(
         points=positions, box=cell, periodic=pbc.tolist(), quantities="ijSd"
     )

@@ -185,7 +185,10 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
     """Files that a path or pattern names, with their ids."""
     place = Path(path)
     if place.is_dir():
-        return [(file, _name(file.relative_to(place))) for file in files_in_folder(place)]
+        inside = files_in_folder(place)
+        if not inside:
+            raise ValueError(f"sources: no structure files in the folder {place}")
+        return [(file, _name(file.relative_to(place))) for file in inside]
     if place.is_file():
         return [(place, _name(Path(place.name)))]
     if re.search(r"[*?\[]", str(path)):
@@ -197,12 +200,9 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
 
 
 def files_in_folder(folder: Path) -> list[Path]:
-    """The structure files in a folder and those inside it, by their names. Raises ValueError where there are none."""
+    """The structure files in a folder and those inside it, by their names."""
     inside = sorted(file for file in folder.rglob("*") if file.is_file() and _is_source(file.relative_to(folder)))
-    inside = without_inputs([file for file in inside if not _is_table(file)])
-    if not inside:
-        raise ValueError(f"sources: no structure files in the folder {folder}")
-    return inside
+    return without_inputs([file for file in inside if not _is_table(file)])
 
 
 def _is_source(path: Path) -> bool:
