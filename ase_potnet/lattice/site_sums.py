@@ -73,7 +73,7 @@ def site_sums(
     for plan in plans:
         if tolerance is not None:
             check_reachable(plan, decomposition, dtype)
-        if not field and is_small_crystal(structures, plans):
+        if _has_matrix(len(flat), n_channels, field) and is_small_crystal(structures, plans):
             pairs = small_crystal_sums(structures, plan, decomposition)
             pieces.append((pairs @ flat).transpose(0, 1)[:, None])  # (n, 1, p, C)
             continue

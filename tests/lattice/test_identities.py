@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -382,16 +384,33 @@ def test_site_sums_are_pair_sums_times_sources(seed, n, pbc, channels):
     assert_same(site_sums(q, positions, cell, POTENTIALS, pbc=pbc, tolerance=TOLERANCE), expected, 1 + n)
 
 
+@pytest.mark.parametrize("repeats", [(2, 2, 2), (5, 2, 2)])
 @pytest.mark.parametrize("pbc", ALL_PBC, ids=pbc_id)
-def test_site_sums_of_many_atoms(pbc):
-    """64 atoms: cell lists, chunks and structure factors at work."""
+def test_site_sums_of_many_atoms(pbc, repeats):
+    """64 atoms: the matrix of their pairs in chunks. 160 atoms: neighbours and structure factors, no matrix."""
     positions, cell = crystal(11, 8)
-    points = lattice_points(2 * torch.eye(3, dtype=torch.float64))
-    positions = (positions[None] + (points @ cell)[:, None]).reshape(-1, 3)
-    q = sources(11, 64, 3)
-    expected = torch.einsum("ijk,jc->ick", sums(positions, 2 * cell, pbc, tolerance=1e-12), q)
-    result = site_sums(q, positions, 2 * cell, POTENTIALS, pbc=pbc, tolerance=TOLERANCE)
-    assert_same(result, expected, 1 + 64 * 1e-2)
+    repeated = torch.diag(torch.tensor(repeats, dtype=torch.float64))
+    positions = (positions[None] + (lattice_points(repeated) @ cell)[:, None]).reshape(-1, 3)
+    cell, n = repeated @ cell, len(positions)
+    q = sources(11, n, 3)
+    expected = torch.einsum("ijk,jc->ick", sums(positions, cell, pbc, tolerance=1e-12), q)
+    result = site_sums(q, positions, cell, POTENTIALS, pbc=pbc, tolerance=TOLERANCE)
+    assert_same(result, expected, 1 + n * 1e-2)
+
+
+def test_matrix_of_pairs_only_for_few_atoms_or_many_channels(monkeypatch):
+    """Its reciprocal part costs N^2: at one image of every pair it had been taken beyond its limit."""
+    atoms = bulk("NaCl", "rocksalt", 5.64, cubic=True).repeat((3, 3, 3))  # 216 atoms
+    x, c = torch.tensor(atoms.positions), torch.tensor(atoms.cell.array)
+    q = torch.tensor(atoms.numbers - 14.0)[:, None]
+    module = sys.modules["ase_potnet.lattice.site_sums"]  # the name in the package is the function's
+    matrix = Mock(wraps=module.small_crystal_sums)
+    monkeypatch.setattr(module, "small_crystal_sums", matrix)
+    found = site_sums(q, x, c, Coulomb(), tolerance=1e-6)
+    assert not matrix.called
+    site_sums(q[:8], x[:8], c, Coulomb(), tolerance=1e-6)
+    assert matrix.called
+    torch.testing.assert_close(found[0, 0, 0], q[1, 0] * 2 * 1.747564594633 / 5.64, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("field", [False, True])
