@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from ase_potnet.graph import PairCutoffs
 
 from .arrays import StructureArrays
 
@@ -22,15 +25,15 @@ class Budget:
     structures: number of structures
     atoms: number of atoms
     pairs: number of pairs of atoms, Σ N², what complete edges cost
-    edges: estimated number of local edges within cutoff
-    cutoff: Å, for edges
+    edges: estimated number of local edges
+    cutoff: of the edges, Å, or by the elements of two atoms
     """
 
     structures: int | None = None
     atoms: int | None = None
     pairs: int | None = None
     edges: int | None = None
-    cutoff: float = 5.0
+    cutoff: float | PairCutoffs = 5.0
 
     def __post_init__(self) -> None:
         limits = (self.structures, self.atoms, self.pairs, self.edges)
@@ -48,12 +51,21 @@ class Budget:
         if self.pairs is not None:
             costs.append(n * n / self.pairs)
         if self.edges is not None:
-            volume = np.abs(np.linalg.det(arrays.cell))
-            sphere = 4 / 3 * math.pi * self.cutoff**3
-            whole = arrays.pbc.all(axis=1) & (volume > 0)
-            neighbours = np.where(whole, n * sphere / np.where(whole, volume, 1.0), np.minimum(n, sphere / 10))
-            costs.append(n * neighbours / self.edges)
+            costs.append(self._edges(arrays) / self.edges)
         return costs
+
+    def _edges(self, arrays: StructureArrays) -> NDArray[np.float64]:
+        """Estimated from the density; a structure that is not periodic everywhere has 0.1 atoms per Å^3. (S,)"""
+        composition = arrays.composition()
+        numbers = np.flatnonzero(composition.any(axis=0))
+        composition, index = composition[:, numbers], torch.from_numpy(numbers)
+        cutoffs = PairCutoffs.of(self.cutoff).between(index[:, None], index).numpy()
+        spheres = 4 / 3 * math.pi * cutoffs**3  # (elements, elements)
+        volume = np.abs(np.linalg.det(arrays.cell))
+        whole = arrays.pbc.all(axis=1) & (volume > 0)
+        inside = (composition @ spheres * composition).sum(axis=1)  # Σ over pairs of atoms
+        n = arrays.n_atoms.astype(np.float64)
+        return np.where(whole, inside / np.where(whole, volume, 1.0), np.minimum(n * n, inside / n / 10))
 
 
 def pack(order: Rows, costs: list[NDArray[np.float64]], smallest: int = 1) -> list[Rows]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ase_potnet.graph import PairCutoffs
 from ase_potnet.pretrained import Target
 
 from .batches import Budget
@@ -206,18 +207,22 @@ class OptimiserConfig(Section):
 
 
 class BatchConfig(Section):
-    """Limits of a batch, that is of one step over all devices; see `Budget`."""
+    """Limits of a batch, that is of one step over all devices; see `Budget`.
+
+    cutoff: Å, for edges; by default those of the model, or 5
+    """
 
     structures: int | None = Field(default=None, ge=1)
     atoms: int | None = Field(default=None, ge=1)
     pairs: int | None = Field(default=None, ge=1)
     edges: int | None = Field(default=None, ge=1)
-    cutoff: float = Field(default=5.0, gt=0)
+    cutoff: float | None = Field(default=None, gt=0)
 
-    def budget(self) -> Budget:
+    def budget(self, cutoff: float | PairCutoffs) -> Budget:
+        """cutoff: that of the model"""
         limits = (self.structures, self.atoms, self.pairs, self.edges)
         structures = 64 if all(limit is None for limit in limits) else self.structures
-        return Budget(structures, self.atoms, self.pairs, self.edges, self.cutoff)
+        return Budget(structures, self.atoms, self.pairs, self.edges, self.cutoff or cutoff)
 
 
 class EarlyStoppingConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ase_potnet.models.layers import is_recorded
 from ase_potnet.models.sphere_tables import coupling, lebedev_rule
 
-_ATOMS = 10  # whose values on the grid stay in cache
+_ATOMS = 24  # whose values on the grid stay in cache
 
 
 class EdgeHarmonics(nn.Module):
@@ -58,7 +59,7 @@ class SphereGrid(nn.Module):
     def products(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """a·b and a·b·b, degrees up to l_out. (n_lm, T, 2 C), first a, then b -> two (n_out, T, C)"""
         tables = self.to_grid.to(pairs), self.from_grid.to(pairs)
-        if self.training or is_recorded():
+        if is_recorded():
             return _products(pairs, *tables)
         both: Tensor = _Products.apply(pairs, *tables)
         return both[0], both[1]
@@ -79,56 +80,92 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pairs, to_grid, from_grid):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(pairs, to_grid, from_grid)
-        n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
-        result = pairs.new_empty(2, len(from_grid), n_atoms, width)
-        memory = pairs.new_empty(3 * len(to_grid) * min(n_atoms, _ATOMS) * width)
-        for start in range(0, n_atoms, _ATOMS):
-            some = slice(start, start + _ATOMS)
-            both, (product,) = _work(memory, 1, len(to_grid), min(_ATOMS, n_atoms - start), width)
-            a, b = _on_grid(pairs[:, some], to_grid, both)
+        result = pairs.new_empty(2, len(from_grid), pairs.shape[1], pairs.shape[2] // 2)
+        for some, (both,), (product,) in _blocks(pairs, len(to_grid), 1, 1):
+            a, b = _to_grid(to_grid, pairs[:, some], both).chunk(2, dim=2)
             for place, left in enumerate((a, product)):
                 torch.mul(left, b, out=product)
-                result[place][:, some] = (from_grid @ product.flatten(1)).view(len(from_grid), -1, width)
+                result[place, :, some] = _from_grid(from_grid, product)
         return result
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         pairs, to_grid, from_grid = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            inputs = pairs.view_as(pairs)
-            outputs = torch.stack(_products(inputs, to_grid, from_grid))
-            return torch.autograd.grad(outputs, inputs, grad, create_graph=True)[0], None, None
-        n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
+        return _Slopes.apply(pairs, grad, to_grid, from_grid), None, None
+
+
+class _Slopes(torch.autograd.Function):
+    """Gradient by the pairs of the products times ``grad``: on the grid, b (u + v b) by a and a (u + 2 v b) by b,
+    where u and v stand for ``grad``."""
+
+    @staticmethod
+    def forward(ctx, pairs, grad, to_grid, from_grid):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(pairs, grad, to_grid, from_grid)
         result = torch.empty_like(pairs)
-        memory = pairs.new_empty(4 * len(to_grid) * min(n_atoms, _ATOMS) * width)
-        for start in range(0, n_atoms, _ATOMS):
-            some = slice(start, start + _ATOMS)
-            both, (of_second, of_third) = _work(memory, 2, len(to_grid), min(_ATOMS, n_atoms - start), width)
-            a, b = _on_grid(pairs[:, some], to_grid, both)
-            for slopes, part in zip((of_second, of_third), grad, strict=True):
-                _times(from_grid.T, part[:, some].flatten(1), slopes.flatten(1))
-            of_second.add_(of_third.mul_(b))  # g2 + b g3
-            of_third.add_(of_second).mul_(a)  # a (g2 + 2 b g3), the slope by b
-            torch.mul(of_second, b, out=a)  # the slope by a
-            b.copy_(of_third)
-            result[:, some] = (to_grid.T @ both.flatten(1)).view(len(pairs), -1, 2 * width)
-        return result, None, None
+        for some, (both,), (u, v) in _blocks(pairs, len(to_grid), 1, 2):
+            a, b = _to_grid(to_grid, pairs[:, some], both).chunk(2, dim=2)
+            for part, values in zip(grad[:, :, some], (u, v), strict=True):
+                _to_grid(from_grid.T, part, values)
+            u.add_(v.mul_(b))  # u + v b
+            v.add_(u).mul_(a)
+            torch.mul(u, b, out=a)
+            b.copy_(v)
+            result[:, some] = _from_grid(to_grid.T, both)
+        return result
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        pairs, grad, to_grid, from_grid = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_differentiable_slopes_of_slopes(pairs, grad, cotangent, to_grid, from_grid), None, None
+        of_pairs, of_grad = torch.empty_like(pairs), torch.empty_like(grad)
+        for some, (both, slopes), (u, v, p, q) in _blocks(pairs, len(to_grid), 2, 4):
+            a, b = _to_grid(to_grid, pairs[:, some], both).chunk(2, dim=2)
+            x, y = _to_grid(to_grid, cotangent[:, some], slopes).chunk(2, dim=2)
+            for part, values in zip(grad[:, :, some], (u, v), strict=True):
+                _to_grid(from_grid.T, part, values)
+            torch.mul(y, a, out=p)
+            torch.addcmul(p, x, b, out=q)  # x b + y a, the slope by u
+            of_grad[0, :, some] = _from_grid(from_grid, q)
+            q.add_(p).mul_(b)  # b (x b + 2 y a), that by v
+            of_grad[1, :, some] = _from_grid(from_grid, q)
+            u.addcmul_(v, b, value=2)  # u + 2 v b
+            torch.mul(y, u, out=q)  # that by a
+            torch.mul(x, u, out=y).addcmul_(v, p, value=2)  # x (u + 2 v b) + 2 y a v, that by b
+            x.copy_(q)
+            of_pairs[:, some] = _from_grid(to_grid.T, slopes)
+        return of_pairs, of_grad, None, None
 
 
-def _work(memory: Tensor, n_others: int, n_points: int, n_atoms: int, width: int) -> tuple[Tensor, Tensor]:
-    """Room for two functions on the grid side by side (P, t, 2 C), and for others (n_others, P, t, C)."""
-    size = n_points * n_atoms * width
-    both, others = memory[: 2 * size], memory[2 * size : (2 + n_others) * size]
-    return both.view(n_points, n_atoms, 2 * width), others.view(n_others, n_points, n_atoms, width)
+def _differentiable_slopes_of_slopes(
+    pairs: Tensor, grad: Tensor, cotangent: Tensor, to_grid: Tensor, from_grid: Tensor
+) -> tuple[Tensor, ...]:
+    inputs = (pairs.view_as(pairs), grad.view_as(grad))
+    outputs = torch.stack(_products(inputs[0], to_grid, from_grid))
+    (slopes,) = torch.autograd.grad(outputs, inputs[0], inputs[1], create_graph=True)
+    return torch.autograd.grad(slopes, inputs, cotangent, create_graph=True)
 
 
-def _on_grid(pairs: Tensor, to_grid: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
-    """Two functions on the grid, in the memory of ``both``. (n_lm, t, 2 C) -> two (P, t, C)"""
-    torch.mm(to_grid, pairs.flatten(1), out=both.flatten(1))
-    a, b = both.chunk(2, dim=2)
-    return a, b
+def _blocks(pairs: Tensor, n_points: int, n_both: int, n_others: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some atoms, and room on the grid, used again for the next, for so many pairs of functions (n_both, P, t, 2 C)
+    and single ones (n_others, P, t, C)."""
+    n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
+    memory = pairs.new_empty((2 * n_both + n_others) * n_points * min(n_atoms, _ATOMS) * width)
+    for start in range(0, n_atoms, _ATOMS):
+        n_some = min(_ATOMS, n_atoms - start)
+        sizes = [n * n_points * n_some * width for n in (2 * n_both, n_others)]
+        both, others = memory[: sum(sizes)].split(sizes)
+        shape = (n_points, n_some)
+        yield slice(start, start + n_some), both.view(n_both, *shape, -1), others.view(n_others, *shape, -1)
 
 
-def _times(left: Tensor, right: Tensor, result: Tensor) -> None:
-    """Product of matrices; a column times a row is a product of numbers, which BLAS makes slowly."""
-    (torch.mul if left.shape[1] == 1 else torch.mm)(left, right, out=result)
+def _to_grid(table: Tensor, values: Tensor, result: Tensor) -> Tensor:
+    """Functions on the grid, in the memory of ``result``. (P, n) and (n, t, C) -> (P, t, C)"""
+    # a column times a row is a product of numbers, which BLAS makes slowly
+    (torch.mul if table.shape[1] == 1 else torch.mm)(table, values.flatten(1), out=result.flatten(1))
+    return result
+
+
+def _from_grid(table: Tensor, values: Tensor) -> Tensor:
+    """(n, P) and (P, t, C) -> (n, t, C)"""
+    return (table @ values.flatten(1)).view(len(table), *values.shape[1:])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import covalent_radii
 
-from ase_potnet.graph import batch_structures, local_edges
+from ase_potnet.graph import PairCutoffs, batch_structures, local_edges
 from ase_potnet.models import build_model
 from ase_potnet.training.arrays import StructureArrays, join_arrays, structure_arrays, with_labels, with_targets
 from ase_potnet.training.batches import Budget, TrainingBatches, pairs_in, shuffled_batches, sorted_batches
@@ -138,9 +139,11 @@ def test_every_structure_once_and_limits_kept(arrays: StructureArrays, budget: B
         assert max(cost[together].sum() for cost in costs) > 1
 
 
-def test_estimated_edges_are_near_the_number(arrays: StructureArrays) -> None:
-    (cost,) = Budget(edges=1).costs(arrays)
-    edges = len(local_edges(arrays.atoms_batch(np.arange(len(arrays)), torch.float64), 5.0))
+@pytest.mark.parametrize("per_radius", [0.0, 1.7, 3.0])
+def test_estimated_edges_are_near_the_number(arrays: StructureArrays, per_radius: float) -> None:
+    cutoffs = PairCutoffs(5.0, per_radius * torch.from_numpy(covalent_radii))
+    (cost,) = Budget(edges=1, cutoff=cutoffs).costs(arrays)
+    edges = len(local_edges(arrays.atoms_batch(np.arange(len(arrays)), torch.float64), cutoffs))
     assert cost.sum() == pytest.approx(edges, rel=0.1)
 
 
