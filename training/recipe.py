@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ase_potnet.checks import changes
 from ase_potnet.graph import PairCutoffs
 from ase_potnet.pretrained import Target
 
@@ -339,14 +340,7 @@ def differences(recipe: Recipe, other: dict[str, Any]) -> list[str]:
     with contextlib.suppress(ValidationError):
         other = Recipe.model_validate(other).model_dump(mode="json")
     theirs = {key: value for key, value in other.items() if key not in _FREE}
-    return sorted(_differing(ours, theirs, ""))
-
-
-def _differing(a: Any, b: Any, prefix: str) -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = dict.fromkeys([*a, *b])
-        return [key for k in keys for key in _differing(a.get(k), b.get(k), f"{prefix}.{k}" if prefix else str(k))]
-    return [] if a == b else [prefix]
+    return sorted(change.key for change in changes(theirs, ours))
 
 
 def _copy(value: Any) -> Any:

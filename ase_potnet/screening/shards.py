@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ase_potnet.checks import changes
 from ase_potnet.file_safety import replacing
 from ase_potnet.progress import show
 from ase_potnet.readers.files import Progress
@@ -32,7 +33,7 @@ from ase_potnet.screening.failures import DIED, ScreeningFailure
 from ase_potnet.screening.pipeline import failed, run_tasks, unreadable
 from ase_potnet.screening.screening import Summary, looked_up, make_plan
 from ase_potnet.screening.sources import Candidate, candidates, count
-from ase_potnet.screening.store import Store, difference, pack, records, rows_of, settings_in, unpack
+from ase_potnet.screening.store import Store, pack, records, rows_of, settings_in, unpack
 
 DEATHS = 20  # of workers in one shard until the run stops
 _AT_ONCE = 2  # deaths at one crystal that make it a failure; in batches, until crystals are evaluated one by one
@@ -136,7 +137,7 @@ def _take_in(rest: Path, store: Store, settings: dict[str, Any]) -> None:
     kept = settings_in(rest)
     if kept is None:  # killed, or the disk was full, before its first result
         _remove(rest)
-    elif differing := difference(kept, settings):
+    elif differing := next(changes(kept, settings), None):
         raise ValueError(
             f"out: {rest.parent} holds results made otherwise ({differing}); remove it, or name another file"
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_potnet.checks import changes
 from ase_potnet.file_safety import exclusive_lock
 
 FIXED = ("id", "formula", "n_atoms", "status", "task", "reason", "message", "source", "key")  # columns of every record
@@ -112,7 +113,7 @@ class Store:
         kept = read_settings(self._connection)
         if kept is None or run("SELECT key FROM results LIMIT 1").fetchone() is None:  # nothing came of the run before
             run("INSERT OR REPLACE INTO meta VALUES ('settings', ?)", (json.dumps(settings, sort_keys=True),))
-        elif differing := difference(kept, settings):
+        elif differing := next(changes(kept, settings), None):
             raise ValueError(f"out: {self.path} holds results made otherwise ({differing}); name a new file")
 
     def known(self, keys: Iterable[str]) -> set[str]:
@@ -205,20 +206,6 @@ def _plain_errors(path: Path) -> Iterator[None]:
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is wrong, rather than locked or out of reach."""
     return "not a database" in str(error) or "malformed" in str(error)
-
-
-def difference(kept: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Where the settings of a file and others differ first, as text; nothing if they do not."""
-    return _difference(kept, json.loads(json.dumps(settings)), "")
-
-
-def _difference(old: Any, new: Any, name: str) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys([*old, *new]):
-            if found := _difference(old.get(key), new.get(key), f"{name}.{key}".lstrip(".")):
-                return found
-        return ""
-    return "" if old == new else f"{name}: {old!r} there, {new!r} now"
 
 
 def _row(record: Record) -> tuple[Any, ...]:

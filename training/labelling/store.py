@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from ase_potnet.checks import changes
 from ase_potnet.file_safety import exclusive_lock, replacing
 
 from ..data.label_shards import (
@@ -100,7 +101,8 @@ class Store:
             return provenance
         try:
             old = json.loads(path.read_text(encoding="utf-8"))
-            differences = [line for key in FIXED for line in _differences(key, old[key], provenance[key])]
+            kept, now = ({key: values[key] for key in FIXED} for values in (old, provenance))
+            differences = [str(change) for change in changes(kept, now) if change.key != "input.path"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"out: {path} is damaged, or of something else ({error})") from error
         if differences:
@@ -173,12 +175,3 @@ class Store:
             with contextlib.suppress(OSError):  # not empty, or not there
                 folder.rmdir()
         self._close.close()
-
-
-def _differences(name: str, old: Any, new: Any) -> list[str]:
-    """Where two JSON values differ, as text."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = dict.fromkeys([*old, *new])
-        return [line for key in keys for line in _differences(f"{name}.{key}", old.get(key), new.get(key))]
-    same = json.loads(json.dumps(old)) == json.loads(json.dumps(new))  # tuples are lists there
-    return [] if same or name == "input.path" else [f"{name}: {old!r} there, {new!r} now"]
