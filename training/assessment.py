@@ -85,21 +85,14 @@ def assess(
         raise ValueError(f"fields (--target): {info.name} predicts energy, forces and stress, not {', '.join(other)}")
     if info.task == "property" and fit_shifts:
         raise ValueError(f"fit_shifts: only of energies, and {info.name} predicts properties")
-    targets = data_targets(info, fields or {}) if info.task == "property" else ()
     if limit is not None and limit < 1:
         raise ValueError(f"limit: wanted at least 1 or None, got {limit}")
+    if split is None and part is not None:
+        raise ValueError(f"part: {part!r} of what? Pass the split file as split")
     most = limit if split is None else None
-    dataset = open_dataset(data, targets=None if targets or fields else [], kind=kind, limit=most, progress=progress)
-    notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
-    if targets:
-        targets, absent = _present(targets, dataset, fields or {})
-        notes += [f"{target.name}: the data have no field {target.source}" for target in absent]
-    elif fields:
-        dataset = Dataset(relabelled(dataset, fields), broken=dataset.broken)
+    dataset, targets, notes = _open(info, data, fields or {}, kind, most, progress)
     if split is not None:
         dataset = _part(dataset, split, part or "test")[:limit]
-    elif part is not None:
-        raise ValueError(f"part: {part!r} of what? Pass the split file as split")
     arrays = to_arrays(dataset, targets)
     if arrays is None:
         raise ValueError(f"data: no structure of {data} has a label to compare with")
@@ -115,6 +108,11 @@ def assess(
         n_left = n_labelled - len(arrays)
         notes.append(f"{n_left:,} structures left out: elements the model does not know ({', '.join(unknown)})")
     predictions = _predict(info, network, arrays, place, progress)
+    if fit_shifts:
+        bound = np.flatnonzero(~free_atoms(arrays))  # a free atom does not share the shift of the crystals
+        shifts = fit_element_shifts(predictions["energy"][bound], arrays.take(bound))
+        predictions["energy"] = predictions["energy"] + arrays.composition() @ shifts
+        notes.append("energies after a shift per element, fitted to these data")
     by_element: Metrics = {}
     if info.task == "property":
         names = [target.name for target in info.targets]
@@ -122,17 +120,27 @@ def assess(
         metrics = property_metrics(targets, predictions["targets"], arrays.values["targets"])
         units = {target.name: target.unit for target in targets}
     else:
-        if fit_shifts:
-            bound = np.flatnonzero(~free_atoms(arrays))  # a free atom does not share the shift of the crystals
-            shifts = fit_element_shifts(predictions["energy"][bound], arrays.take(bound))
-            predictions["energy"] = predictions["energy"] + arrays.composition() @ shifts
-            notes.append("energies after a shift per element, fitted to these data")
         metrics, by_element = energy_metrics(predictions, arrays), errors_by_element(predictions, arrays)
         units = {name: UNITS[name.partition("/")[0]] for name in metrics}
     files = (
         () if output is None else _write(Path(output), info, targets, predictions, arrays, metrics, by_element, notes)
     )
     return Assessment(metrics, units, by_element, len(arrays), tuple(notes), files)
+
+
+def _open(
+    info: ModelInfo, data: Any, fields: Mapping[str, str], kind: str, limit: int | None, progress: bool
+) -> tuple[Dataset, tuple[Target, ...], list[str]]:
+    """The data set, the properties in it that the model predicts (of a potential none), and what is to be said."""
+    targets = data_targets(info, fields) if info.task == "property" else ()
+    dataset = open_dataset(data, targets=None if targets or fields else [], kind=kind, limit=limit, progress=progress)
+    notes = [f"{len(dataset.broken):,} entries could not be read"] if dataset.broken else []
+    if targets:
+        targets, absent = _present(targets, dataset, fields)
+        notes += [f"{target.name}: the data have no field {target.source}" for target in absent]
+    elif fields:
+        dataset = Dataset(relabelled(dataset, fields), broken=dataset.broken)
+    return dataset, targets, notes
 
 
 def data_targets(info: ModelInfo, fields: Mapping[str, str]) -> tuple[Target, ...]:
