@@ -139,14 +139,15 @@ def mixed_table(per_crystal: dict[int, float], repeats: int) -> None:
 
 def site_table(repeats: int, sizes: tuple[int, ...]) -> None:
     print("\n### Site sums, Coulomb, against torch-pme's EwaldCalculator at its best splitting\n")
-    print("| atoms | channels | accuracy | ours, ms | error | torch-pme, ms | error | ratio | in the same cell |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("Ours at the largest tolerance that keeps its error below that of torch-pme.\n")
+    print("| atoms | channels | accuracy | tolerance | ours, ms | error | torch-pme, ms | error | ratio | same cell |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for tolerance, reach in ((1e-6, 3.4 * math.sqrt(2)), (1e-12, 5.2 * math.sqrt(2))):
         for channels in (1, 64):
             times = [site_row(n, channels, tolerance, reach, repeats) for n in sizes]
             half = (len(sizes) - 1) // 2
             growth = math.log(times[-1] / times[half]) / math.log(sizes[-1] / sizes[half])
-            print(f"| | {channels} | {tolerance:.0e} | growth as N^{growth:.2f} above {sizes[half]} atoms | | | | | |")
+            print(f"| | {channels} | {tolerance:.0e} | above {sizes[half]} atoms as N^{growth:.2f} | | | | | | |")
 
 
 def site_row(n: int, channels: int, tolerance: float, reach: float, repeats: int) -> float:
@@ -159,7 +160,7 @@ def site_row(n: int, channels: int, tolerance: float, reach: float, repeats: int
     def error(value: Tensor) -> float:
         return float((value - exact).abs().max() / sources.abs().max())
 
-    def call() -> Tensor:
+    def ours_at(tolerance: float) -> Tensor:
         return site_sums(sources, positions, cell, Coulomb(), tolerance=tolerance)[..., 0]
 
     theirs = []
@@ -168,12 +169,16 @@ def site_row(n: int, channels: int, tolerance: float, reach: float, repeats: int
         if error(peer()) < 3 * tolerance:
             theirs.append((measure(peer, max(1, repeats // 3)).fastest, smearing))
     peer = ewald_call(sources, positions, cell, 1, min(theirs)[1], reach)
+    reached = error(peer())
+    looser = (factor * tolerance for factor in (100, 30, 10, 3))
+    asked = next((t for t in looser if error(ours_at(t)) <= reached), tolerance)
+    call = partial(ours_at, asked)
     ours = measure(call, repeats)
     best = measure(peer, repeats)
     kept = measure(call, repeats, planning=False)
     print(
-        f"| {n} | {channels} | {tolerance:.0e} | {ours.milliseconds()} | {error(call()):.1e} | {best.milliseconds()} "
-        f"| {error(peer()):.1e} | {best.median / ours.median:.1f} | {best.median / kept.median:.1f} |"
+        f"| {n} | {channels} | {tolerance:.0e} | {asked:.0e} | {ours.milliseconds()} | {error(call()):.1e} "
+        f"| {best.milliseconds()} | {reached:.1e} | {best.median / ours.median:.1f} | {best.median / kept.median:.1f} |"
     )
     return ours.median
 
