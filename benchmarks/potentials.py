@@ -1,10 +1,10 @@
 """Accuracy and cost of interatomic potentials: `python benchmarks/potentials.py [--data FILES...] [--models ...]`.
 
-Errors against DFT frames (extended XYZ with energy, forces, stress; compressed files, too), and the time of energy,
-forces and stress at three sizes. Peers that are not installed are left out with a message; CHGNet and SevenNet carry
-their weights in their wheels. Energies are compared after a least-squares shift per element, fitted for each potential
-and each file, since potentials are fitted to energies with different corrections. Prints Markdown tables; --json saves
-the numbers.
+Errors against DFT frames (extended XYZ with energy, forces, stress; compressed files, too), the time of energy,
+forces and stress at three sizes, and the memory of 1,000 atoms. Peers that are not installed are left out with a
+message; CHGNet and SevenNet carry their weights in their wheels. Energies are compared after a least-squares shift per
+element, fitted for each potential and each file, since potentials are fitted to energies with different corrections.
+Prints Markdown tables; --json saves the numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +33,10 @@ from rich.progress import track
 SAMPLE = Path(__file__).parent.parent / "tests" / "data" / "dft_forces_sample.extxyz"
 
 
-def potnet(model: str) -> Calculator:
+def potnet(model: str, *, compiled: bool = False) -> Calculator:
     from ase_potnet import PotNetCalculator
 
-    return PotNetCalculator(model, device="cpu", dtype="float32")
+    return PotNetCalculator(model, device="cpu", dtype="float32", compile=compiled)
 
 
 def chgnet() -> Calculator:
@@ -128,13 +131,35 @@ def seconds(calculators: dict[str, Calculator], repeats: int) -> dict[int, dict[
     return {n: {name: float(np.median(values)) for name, values in row.items()} for n, row in times.items()}
 
 
+def memory(models: list[str], peers: list[str], n_threads: int) -> dict[str, float]:
+    """Peak memory of a process that computes 1,000 atoms once and nothing else, GiB."""
+    peaks = {}
+    for chosen in [([model], []) for model in models] + [([], [peer]) for peer in peers]:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            peaks |= pool.submit(_peak_of, *chosen, n_threads).result()
+    return peaks
+
+
+def _peak_of(models: list[str], peers: list[str], n_threads: int) -> dict[str, float]:
+    torch.set_num_threads(n_threads)
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(5)  # 1,000 atoms
+    atoms.rattle(0.05, seed=0)
+    peaks = {}
+    for name, calculator in calculators(models, peers).items():  # one, or none
+        atoms.calc = calculator
+        atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+        peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peaks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", type=Path, default=[SAMPLE])
     parser.add_argument("--models", nargs="+", default=["default"], help="packaged names or model folders")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--frames", type=int, default=100, help="of each file")
-    parser.add_argument("--repeats", type=int, default=5, help="of each timing; 0: no timing")
+    parser.add_argument("--repeats", type=int, default=5, help="of each timing; 0: no timing, no memory")
+    parser.add_argument("--compile", action="store_true", help="time the first model compiled as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -152,6 +177,12 @@ def main() -> None:
                 flush=True,
             )
     if options.repeats:
+        result["memory"] = memory(options.models, options.peers, torch.get_num_threads())
+        print("\n| potential | GiB for 1,000 atoms |\n|---|---|")
+        for name, peak in result["memory"].items():
+            print(f"| {name} | {peak:.2f} |", flush=True)
+        if options.compile:
+            found[f"ase_potnet {options.models[0]}, compiled"] = potnet(options.models[0], compiled=True)
         result["seconds"] = seconds(found, options.repeats)
         print("\n| atoms | potential | ms | relative |\n|---|---|---|---|")
         for n_atoms, row in result["seconds"].items():
