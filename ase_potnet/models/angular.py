@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ase_potnet.models.layers import is_recorded
 from ase_potnet.models.sphere_tables import coupling, lebedev_rule
 
-_ATOMS = 24  # whose values on the grid stay in cache
+_ATOMS = 24  # whose values on the grid stay in the cache of a CPU
 
 
 class EdgeHarmonics(nn.Module):
@@ -95,8 +95,7 @@ class _Products(torch.autograd.Function):
 
 
 class _Slopes(torch.autograd.Function):
-    """Gradient by the pairs of the products times ``grad``: on the grid, b (u + v b) by a and a (u + 2 v b) by b,
-    where u and v stand for ``grad``."""
+    """Gradient of the products times ``grad`` (u and v on the grid): b (u + v b) by a, and a (u + 2 v b) by b."""
 
     @staticmethod
     def forward(ctx, pairs, grad, to_grid, from_grid):  # type: ignore[no-untyped-def]
@@ -147,12 +146,13 @@ def _differentiable_slopes_of_slopes(
 
 
 def _blocks(pairs: Tensor, n_points: int, n_both: int, n_others: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Some atoms, and room on the grid, used again for the next, for so many pairs of functions (n_both, P, t, 2 C)
-    and single ones (n_others, P, t, C)."""
+    """Some atoms (on a GPU all), and room on the grid, used again for the next, for so many pairs of functions
+    (n_both, P, t, 2 C) and single ones (n_others, P, t, C)."""
     n_atoms, width = pairs.shape[1], pairs.shape[2] // 2
-    memory = pairs.new_empty((2 * n_both + n_others) * n_points * min(n_atoms, _ATOMS) * width)
-    for start in range(0, n_atoms, _ATOMS):
-        n_some = min(_ATOMS, n_atoms - start)
+    together = max(1, min(n_atoms, _ATOMS) if pairs.device.type == "cpu" else n_atoms)
+    memory = pairs.new_empty((2 * n_both + n_others) * n_points * together * width)
+    for start in range(0, n_atoms, together):
+        n_some = min(together, n_atoms - start)
         sizes = [n * n_points * n_some * width for n in (2 * n_both, n_others)]
         both, others = memory[: sum(sizes)].split(sizes)
         shape = (n_points, n_some)
