@@ -90,9 +90,10 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def warnings_as_lines(category: type[Warning]) -> Iterator[None]:
-    """Warnings as lines on stderr, for a command; those of the category in any case."""
+    """Warnings as lines on stderr, for a command; those of the category in any case, those for programmers never."""
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", category)
         yield
     for warning in raised:
-        sys.stderr.write(f"warning: {warning.message}\n")
+        if not issubclass(warning.category, DeprecationWarning | PendingDeprecationWarning):
+            sys.stderr.write(f"warning: {warning.message}\n")

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import check_reachable, read_tolerance
@@ -225,6 +224,8 @@ def _partial_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition,
     chunks = _row_chunks(bucket.n_max, 4 * len(parts.alphas))
     if len(chunks) <= _KEPT_BLOCKS or not torch.is_grad_enabled():
         return torch.cat([block(right[0][some], right[1][some]) for some in chunks])[None]
+    from torch.utils.checkpoint import checkpoint  # in torch 2.6 it brings sympy along
+
     rows = [
         checkpoint(block, right[0][some], right[1][some], use_reentrant=False, preserve_rng_state=False)
         for some in chunks
