@@ -111,9 +111,12 @@ def _results(
         first += len(chunk)
 
 
-def neighbour_cutoff(network: Any) -> float | PairCutoffs:
-    """Distances up to which a potential wants the neighbours of atoms, Å."""
-    return network.cutoffs if hasattr(network, "cutoffs") else float(network.config.cutoff)
+def neighbour_cutoff(network: Any, default: float | None = None) -> float | PairCutoffs:
+    """Distances up to which a network wants the neighbours of atoms, Å. default: for one that does not say"""
+    if hasattr(network, "cutoffs"):
+        cutoffs: PairCutoffs = network.cutoffs
+        return cutoffs
+    return float(network.config.cutoff if default is None else getattr(network.config, "cutoff", default))
 
 
 def split_results(atoms: AtomsBatch, found: Predictions) -> Iterator[Result]:

@@ -10,12 +10,9 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import resource
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +20,7 @@ import numpy as np
 import torch
 from ase.io import read
 from peers import ewald_call, smearings
+from processes import in_fresh_process
 from torch import Tensor
 
 from ase_potnet.lattice import Coulomb, London, Pauli, pair_sums, site_sums
@@ -205,19 +203,18 @@ def bound_table(n_crystals: int) -> None:
 
 def memory(n: int) -> None:
     """Peak memory of a process that does nothing else."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        elapsed, peak = pool.submit(_site_sums_alone, n).result()
+    elapsed, peak = in_fresh_process(_site_sums_alone, n)
     print(f"\n`site_sums` with field, {n} atoms, three potentials, 1e-8: {elapsed:.2f} s, ", end="")
     print(f"peak memory of the whole process {peak:.2f} GiB.")
 
 
-def _site_sums_alone(n: int) -> tuple[float, float]:
+def _site_sums_alone(n: int) -> float:
     torch.set_num_threads(1)
     positions, cell = crystal(n, torch.Generator().manual_seed(n))
     sources = torch.randn(n, 1, dtype=DOUBLE)
     start = time.perf_counter()
     site_sums(sources, positions, cell, POTENTIALS, tolerance=1e-8, field=True)
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -232,7 +229,7 @@ def main() -> None:
     machine = platform.processor() or platform.machine()
     print(f"{machine}, one thread, torch {torch.__version__}, float64, set-up included.")
     if "memory" in wanted:
-        memory(500 if quick else 2000)  # first: a child process inherits the peak of its parent
+        memory(500 if quick else 2000)  # first, see in_fresh_process
     if "pairs" in wanted:
         mixed_table(pair_table(repeats), repeats)
     if "sites" in wanted:

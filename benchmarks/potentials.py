@@ -12,12 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.io import read
 from ase.units import GPa
+from processes import in_fresh_process
 from rich.progress import track
 
 SAMPLE = Path(__file__).parent.parent / "tests" / "data" / "dft_forces_sample.extxyz"
@@ -131,25 +129,25 @@ def seconds(calculators: dict[str, Calculator], repeats: int) -> dict[int, dict[
     return {n: {name: float(np.median(values)) for name, values in row.items()} for n, row in times.items()}
 
 
-def memory(models: list[str], peers: list[str], n_threads: int) -> dict[str, float]:
+def memory(models: list[str], peers: list[str]) -> dict[str, float]:
     """Peak memory of a process that computes 1,000 atoms once and nothing else, GiB."""
     peaks = {}
     for chosen in [([model], []) for model in models] + [([], [peer]) for peer in peers]:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            peaks |= pool.submit(_peak_of, *chosen, n_threads).result()
+        names, peak = in_fresh_process(_compute, *chosen, torch.get_num_threads())
+        peaks |= dict.fromkeys(names, peak)
     return peaks
 
 
-def _peak_of(models: list[str], peers: list[str], n_threads: int) -> dict[str, float]:
+def _compute(models: list[str], peers: list[str], n_threads: int) -> list[str]:
+    """Energy, forces and stress of 1,000 atoms; the name of the potential, if it is installed."""
     torch.set_num_threads(n_threads)
-    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(5)  # 1,000 atoms
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(5)
     atoms.rattle(0.05, seed=0)
-    peaks = {}
-    for name, calculator in calculators(models, peers).items():  # one, or none
+    found = calculators(models, peers)
+    for calculator in found.values():
         atoms.calc = calculator
         atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-        peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return peaks
+    return list(found)
 
 
 def main() -> None:
@@ -163,8 +161,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    found = calculators(options.models, options.peers)
     result: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    if options.repeats:
+        result["memory"] = memory(options.models, options.peers)  # first, see in_fresh_process
+        print("\n| potential | GiB for 1,000 atoms |\n|---|---|")
+        for name, peak in result["memory"].items():
+            print(f"| {name} | {peak:.2f} |", flush=True)
+    found = calculators(options.models, options.peers)
     print("\n| frames | potential | energy, meV/atom | forces, eV/Å | stress, GPa |\n|---|---|---|---|---|")
     for path in options.data:
         frames = frames_of(path, options.frames, options.seed)
@@ -177,10 +180,6 @@ def main() -> None:
                 flush=True,
             )
     if options.repeats:
-        result["memory"] = memory(options.models, options.peers, torch.get_num_threads())
-        print("\n| potential | GiB for 1,000 atoms |\n|---|---|")
-        for name, peak in result["memory"].items():
-            print(f"| {name} | {peak:.2f} |", flush=True)
         if options.compile:
             found[f"ase_potnet {options.models[0]}, compiled"] = potnet(options.models[0], compiled=True)
         result["seconds"] = seconds(found, options.repeats)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ase_potnet.graph import PairCutoffs
+from ase_potnet.evaluation import neighbour_cutoff
 
 from .averaging import WeightAverage
 from .batches import TrainingBatches
@@ -166,7 +166,7 @@ class Training(lightning.LightningModule):
         self._batches = TrainingBatches(
             self.data.train,
             self.task.collate,
-            self.recipe.batch.budget(_cutoff(self.model)),
+            self.recipe.batch.budget(neighbour_cutoff(self.model, default=5.0)),
             self.progress,
             seed=self.recipe.seed,
             rank=self.global_rank,
@@ -339,10 +339,3 @@ class Training(lightning.LightningModule):
         for quantity, measures in metrics.items():
             row |= {f"val_{quantity}_{name}": measures[name] for name in ("mae", "rmse") if name in measures}
         return row
-
-
-def _cutoff(model: nn.Module) -> float | PairCutoffs:
-    """Of the local edges of a model, Å; 5 where it has none."""
-    config: Any = model.config
-    cutoffs: float | PairCutoffs = getattr(model, "cutoffs", getattr(config, "cutoff", 5.0))
-    return cutoffs
