@@ -31,7 +31,7 @@ def split_into_buckets(structures: Structures, plan: Plan) -> list[Integers]:
     Slabs and wires have quadrature rules of their own: one structure a bucket.
     """
     n_atoms = structures.n_atoms[plan.index]
-    if plan.d in (1, 2):
+    if plan.d in (1, 2) or len(n_atoms) == 1:
         return [np.array([s]) for s in range(len(n_atoms))]
     n_images, n_waves = plan.images.count, plan.waves.count
     together = len(n_atoms) * _cost(int(n_atoms.max()), int(n_images.max()), int(n_waves.max()))

@@ -65,6 +65,7 @@ def check_reachable(plan: Plan, decomposition: Decomposition, dtype: torch.dtype
     floor = np.maximum(rounding, 0.25 * torch.finfo(dtype).eps)
     worst = int(np.argmax(floor / plan.tolerance))
     if floor[worst] > plan.tolerance[worst]:
+        _ = plan.images, plan.waves  # whose error, a cell too thin to sum over, goes first
         hint = " or use float64" if dtype == torch.float32 else ""
         raise ValueError(
             f"tolerance {plan.tolerance[worst]:.1e} is below what {dtype} can reach for structure "

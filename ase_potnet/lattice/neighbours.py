@@ -1,8 +1,9 @@
 """Short-range part of the site sums: pairs within the cut-off, found and summed a block at a time.
 
-A block is a range of rows (atoms i) of some structures against all later columns (atoms j > i), every image of the
-pair among the few lattice points that can bring it within the cut-off. Its radial functions form a dense matrix W,
-and W q serves the rows, W^T q the columns. No list of neighbours is kept.
+Neighbours are looked for among the atoms and those of their images that lie within the cut-off of the cell, one of
+each two opposite images. The squared distances of atoms (rows) to these (columns) are a product of matrices, in
+single precision; what is closer than the cut-off and a margin for rounding is computed again in full precision. No
+list of all neighbours is kept.
 """
 
 from __future__ import annotations
@@ -10,136 +11,147 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ase_potnet.lattice.buckets import Bucket
 from ase_potnet.lattice.potentials.base import radial_values
-from ase_potnet.lattice.real_space import RadialTerms, nonzero_flat
+from ase_potnet.lattice.real_space import RadialTerms, floor_divide, nonzero_flat, nonzero_less
+from ase_potnet.lattice.reduction import integer_grid
 
-_BLOCK = 1 << 16  # distances looked at together: their memory, used again for every block, stays in cache
+_DISTANCES = 1 << 18  # looked at together: their memory stays in cache
+_BLOCK = 1 << 20  # distances whose neighbours are summed together
+_FEW_CHANNELS = 8  # summed pair by pair up to here, as products of matrices above
 
 
 def sum_over_neighbours(bucket: Bucket, sources: Tensor, terms: RadialTerms, field: bool) -> Tensor:
-    """sum_j sum_n phi_k(|r_j + n - r_i|) q_j over j != i within the cut-off, and minus its gradient at r_i.
+    """sum_j sum_n phi_k(|r_j + n - r_i|) q_j within the cut-off, and minus its gradient at r_i.
 
-    sources: (S, n, C), zero at padding. Returns (1 or 4, n_primitives, S, n, C). Differentiable to every order.
-    Raises ValueError where two atoms of a structure coincide.
+    The atom's own images are included, the atom itself is not. sources: (S, n, C), zero at padding. Returns
+    (S, n, 1 or 4, n_primitives, C). Differentiable to every order. Raises ValueError where two atoms coincide.
     """
     n_structures, n, n_channels = sources.shape
-    images = bucket.images().transpose(0, 1).contiguous()  # (3, S, M)
-    cutoff2 = bucket.squared_cutoff()
-    total = sources.new_zeros(4 if field else 1, len(terms.primitives), n_structures, n, n_channels)
-    blocks = list(_blocks(n_structures, n, images.shape[2]))
-    n_pairs = max((some.stop - some.start) * (rows.stop - rows.start) * (n - rows.start) for some, rows in blocks)
-    work = _Workspace(sources, n_pairs, images.shape[2])
-    for some, rows in blocks:
-        vectors = _vectors(bucket, some, rows, work)  # (3, s, I, J)
-        shape = vectors.shape[1:]
-        entry, image = _search(bucket, vectors.detach(), images[:, some].detach(), cutoff2[some], some, work)
-        edges = [vector.reshape(-1).index_select(0, entry) for vector in vectors]
-        if images.shape[2] > 1:  # image 0 is the origin
-            edges = [v + m.reshape(-1).index_select(0, image) for v, m in zip(edges, images[:, some], strict=True)]
+    near = _Columns(bucket)
+    flat = sources.reshape(-1, n_channels)
+    n_primitives, n_orders = len(terms.primitives), 4 if field else 1
+    total = sources.new_zeros(n_orders * n_primitives, n_structures, n, n_channels)
+    for some, rows in _parts(slice(0, n_structures), slice(0, n), near.count, _BLOCK):
+        row, column, structure = near.pairs(some, rows)
+        pairs = zip(near.columns, near.rows, strict=True)
+        edges = [there.index_select(0, column) - here.index_select(0, row) for there, here in pairs]
         x = edges[0] * edges[0] + edges[1] * edges[1] + edges[2] * edges[2]  # (E,)
         if len(x) and float(x.detach().min()) < 1e-20:
             raise ValueError("positions must differ, got two atoms of a structure at the same place")
-        alphas = _alphas(terms, some, image, images.shape[2])
-        left, right = sources[some, rows], sources[some, rows.start :]
-        weights = [radial_values(terms.primitives, terms.complete, alphas, x)]
+        alphas = tuple(None if alpha is None else alpha.index_select(0, structure) for alpha in terms.alphas)
+        weights = list(radial_values(terms.primitives, terms.complete, alphas, x))
         if field:
             slopes = radial_values(terms.primitives, terms.complete, alphas, x, order=1)
-            weights += [-2 * slopes * edge for edge in edges]
-        for order, of_order in enumerate(weights):
-            for k, values in enumerate(of_order):
-                dense = x.new_zeros(shape.numel()).index_add(0, entry, values).view(shape)
-                total[order, k, some, rows] += dense @ right
-                back = dense.transpose(1, 2) @ left
-                total[order, k, some, rows.start :] += back if order == 0 else -back
-    return total
+            weights += [-2 * slope * edge for edge in edges for slope in slopes]
+        other = near.atoms.index_select(0, column)
+        if n_channels <= _FEW_CHANNELS:
+            of_row, of_other = flat.index_select(0, row), flat.index_select(0, other)
+            for k, values in enumerate(weights):
+                sums = total[k].view(-1, n_channels)
+                sums.index_add_(0, row, values[:, None] * of_other)
+                back = values if k < n_primitives else -values  # index_add_ with alpha takes twenty times as long
+                sums.index_add_(0, other, back[:, None] * of_row)
+            continue
+        shape = (some.stop - some.start, rows.stop - rows.start, n)
+        entry = (row - (some.start * n + rows.start) - structure) * n + other
+        for k, values in enumerate(weights):
+            matrix = x.new_zeros(math.prod(shape)).index_add(0, entry, values).view(shape)
+            total[k, some, rows] += matrix @ sources[some]
+            back = matrix.transpose(1, 2) @ sources[some, rows]
+            total[k, some] += back if k < n_primitives else -back
+    return total.view(n_orders, n_primitives, n_structures, n, n_channels).permute(2, 3, 0, 1, 4)
 
 
-def _blocks(n_structures: int, n: int, n_images: int) -> Iterator[tuple[slice, slice]]:
-    """Structures and rows of each block: several whole structures, or some rows of one."""
-    together = max(1, _BLOCK // (n * n * n_images))
-    n_rows = n if together > 1 else max(1, _BLOCK // (n * n_images))
-    for start in range(0, n_structures, together):
-        begin = 0
-        while begin < n:
-            stop = min(n, begin + max(n_rows, _BLOCK // ((n - begin) * n_images)))
-            yield slice(start, min(start + together, n_structures)), slice(begin, stop)
-            begin = stop
+class _Columns:
+    """Atoms and images of each structure that can be within the cut-off of its atoms, and the search among them.
+
+    count: G columns a structure, the same atoms and images for every structure of the bucket
+    rows (3, S n), columns (3, S G): positions, differentiable; atoms (S G,): of the columns, among the (S, n)
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        n_structures, self.n_atoms = len(bucket.positions), bucket.n_max
+        points, image, atom = _images_within(bucket)
+        images = points @ bucket.lattice  # (S, M, 3)
+        columns = bucket.positions.index_select(1, atom) + images.index_select(1, image)  # (S, G, 3)
+        self.count = len(atom)
+        self.rows, self.columns = (side.reshape(-1, 3).T.contiguous() for side in (bucket.positions, columns))
+        first_atom = torch.arange(0, n_structures * self.n_atoms, self.n_atoms, device=atom.device)
+        self.atoms = (atom + first_atom[:, None]).view(-1)
+        # |c - r|^2 = (-2 r, r^2, 1) (c, 1, c^2)
+        rows, columns = self.rows.detach(), self.columns.detach()
+        row_length2, column_length2 = ((side * side).sum(0, keepdim=True) for side in (rows, columns))
+        cutoff2 = bucket.squared_cutoff()
+        margin = 32 * torch.finfo(torch.float32).eps * float(column_length2.max())
+        if bucket.is_padded:
+            absent = torch.from_numpy(np.arange(self.n_atoms) >= bucket.n_atoms[:, None]).to(rows.device).view(1, -1)
+            row_length2.masked_fill_(absent, math.inf)
+            column_length2.masked_fill_(absent.index_select(1, self.atoms), math.inf)
+        single = margin < 0.01 * float(cutoff2.min()) and torch.get_float32_matmul_precision() == "highest"
+        dtype = torch.float32 if single else torch.float64
+        left = torch.cat((-2 * rows, row_length2, torch.ones_like(row_length2))).to(dtype)
+        right = torch.cat((columns, torch.ones_like(column_length2), column_length2)).to(dtype)
+        self._left = left.view(5, n_structures, -1).permute(1, 2, 0)  # (S, n, 5)
+        self._right = right.view(5, n_structures, -1).transpose(0, 1)  # (S, 5, G)
+        self._cutoff2 = (cutoff2 + margin).to(dtype)
+
+    @torch.no_grad()
+    def pairs(self, some: slice, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and structure of the pairs within the cut-off, each pair once. (E,) each
+
+        Where the part has one structure, that is (1,).
+        """
+        found = [self._near(*part) for part in _parts(some, rows, self.count, _DISTANCES)]
+        row, column = (torch.cat(indices) for indices in zip(*found, strict=True))
+        if some.stop - some.start == 1:
+            return row, column, torch.full((1,), some.start, device=row.device)
+        return row, column, floor_divide(row, self.n_atoms)
+
+    def _near(self, some: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        n_some, n_rows = some.stop - some.start, rows.stop - rows.start
+        distance2 = torch.bmm(self._left[some, rows], self._right[some, :, rows.start :])  # columns before were rows
+        width = distance2.shape[2]
+        twice = torch.ones(n_rows, n_rows, dtype=torch.bool, device=distance2.device).tril_()
+        distance2[..., :n_rows].masked_fill_(twice, math.inf)
+        flat = nonzero_less(distance2, self._cutoff2[some, None, None])
+        row = floor_divide(flat, width)
+        column = flat - row * width + rows.start
+        row += some.start * self.n_atoms + rows.start
+        structure = some.start if n_some == 1 else floor_divide(row, self.n_atoms)
+        return row, column + structure * self.count
 
 
-class _Workspace:
-    """Memory of one block, used again for the next: fresh memory costs more than the arithmetic."""
+def _images_within(bucket: Bucket) -> tuple[Tensor, Tensor, Tensor]:
+    """Integer points (M, d), and the point and the atom of every image within the cut-off of the cell (G,) each.
 
-    def __init__(self, like: Tensor, n_pairs: int, n_images: int) -> None:
-        self.vectors = like.new_empty(3 * n_pairs)
-        self.turns = like.new_empty(3 * n_pairs)
-        self.part = like.new_empty(n_pairs * n_images)
-        self.distances = like.new_empty(n_pairs * n_images)
-
-    @staticmethod
-    def shaped(memory: Tensor, *shape: int) -> Tensor:
-        return memory[: math.prod(shape)].view(shape)
-
-
-def _vectors(bucket: Bucket, some: slice, rows: slice, work: _Workspace) -> Tensor:
-    """r_j - r_i, j from the first row on, moved by lattice vectors into the cell around the origin. (3, s, I, J)"""
-    columns = bucket.positions[some].permute(2, 0, 1)  # (3, s, n)
-    right, left = columns[:, :, None, rows.start :], columns[:, :, rows, None]
-    shape = (3, right.shape[1], left.shape[2], right.shape[3])
-    differentiable = torch.is_grad_enabled() and (columns.requires_grad or bucket.lattice.requires_grad)
-    out = None if differentiable else work.shaped(work.vectors, *shape)
-    vectors = torch.sub(right, left, out=out)
-    if bucket.plan.d == 0:
-        return vectors
+    The atoms themselves come first. Of each point and its opposite there is one.
+    """
+    plan, n, d = bucket.plan, bucket.n_max, bucket.plan.d
+    width = plan.cutoff[bucket.members, None] * np.sqrt((plan.dual[bucket.members] ** 2).sum(axis=2))  # (S, d)
+    reach = tuple((width.max(axis=0) + 1).astype(np.int64).tolist())
+    grid = np.concatenate((np.zeros((1, d)), integer_grid(reach, True))) if d > 0 else np.zeros((1, 0))
+    points = torch.from_numpy(grid).to(bucket.positions)
     with torch.no_grad():
-        turns = work.shaped(work.turns, bucket.plan.d, *shape[1:])
-        fractions = (bucket.dual[some] @ bucket.positions[some].transpose(1, 2)).transpose(0, 1)  # (d, s, n)
-        torch.sub(fractions[:, :, None, rows.start :], fractions[:, :, rows, None], out=turns).round_()
-    turns = turns.view(*turns.shape[:2], -1).transpose(0, 1)  # (s, d, I J)
-    moved = vectors.view(3, shape[1], -1).transpose(0, 1)  # (s, 3, I J)
-    lattice = bucket.lattice[some].transpose(1, 2)
-    if differentiable:
-        return torch.baddbmm(moved, lattice, turns.clone(), alpha=-1).transpose(0, 1).reshape(shape)
-    moved.baddbmm_(lattice, turns, alpha=-1)
-    return vectors
+        fractions = bucket.dual @ bucket.positions.transpose(1, 2)  # (S, d, n), at most 1/2
+        limits = torch.from_numpy(width + 0.50001).to(fractions)[..., None, None]
+        moved = (fractions[:, :, None] + points.T[..., None]).abs_()  # (S, d, M, n)
+        near = (moved <= limits).all(dim=1).any(dim=0)
+        near[0] = True
+        flat = nonzero_flat(near.view(-1))
+    image = floor_divide(flat, n)
+    return points, image, flat - image * n
 
 
-@torch.no_grad()
-def _search(
-    bucket: Bucket, vectors: Tensor, images: Tensor, cutoff2: Tensor, some: slice, work: _Workspace
-) -> tuple[Tensor, Tensor]:
-    """Entries of (s, I, J) and of (s, M) of every vector and image closer than the cut-off, j > i. (E,) each"""
-    n_some, n_rows, n_columns = vectors.shape[1:]
-    n_images = images.shape[2]
-    part = work.shaped(work.part, n_some, n_images, n_rows, n_columns)
-    distance2 = work.shaped(work.distances, *part.shape)
-    for axis, (vector, image) in enumerate(zip(vectors, images, strict=True)):
-        torch.add(vector[:, None], image[:, :, None, None], out=part)
-        if axis == 0:
-            torch.mul(part, part, out=distance2)
-        else:
-            distance2.addcmul_(part, part)
-    lower = torch.ones(n_rows, n_rows, dtype=torch.bool, device=vectors.device).tril_()
-    distance2[..., :n_rows].masked_fill_(lower, math.inf)
-    if bucket.is_padded:
-        last = torch.from_numpy(bucket.n_atoms[some]).to(vectors.device)
-        absent = torch.arange(bucket.n_max - n_columns, bucket.n_max, device=last.device) >= last[:, None]
-        distance2.masked_fill_(absent[:, None, None], math.inf)
-    flat = nonzero_flat(distance2 < cutoff2[:, None, None, None])
-    n_pairs = n_rows * n_columns
-    if n_some * n_images == 1:
-        return flat, flat  # the second is not needed
-    image = torch.div(flat, n_pairs, rounding_mode="floor")  # structure and image
-    structure = torch.div(image, n_images, rounding_mode="floor")
-    return flat + (structure - image) * n_pairs, image
-
-
-def _alphas(terms: RadialTerms, some: slice, image: Tensor, n_images: int) -> tuple[Tensor | None, ...]:
-    """alpha of every edge for each primitive; one number where there is one structure."""
-    if some.stop - some.start == 1:
-        return tuple(None if alpha is None else alpha[some] for alpha in terms.alphas)
-    structure = torch.div(image, n_images, rounding_mode="floor")
-    return tuple(None if alpha is None else alpha[some].index_select(0, structure) for alpha in terms.alphas)
+def _parts(some: slice, rows: slice, n_columns: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """All these rows of several structures, or some of one, with at most about ``size`` entries together."""
+    n_rows = rows.stop - rows.start
+    together = size // (n_rows * n_columns)
+    step = n_rows if together > 0 else max(1, size // n_columns)
+    for start in range(some.start, some.stop, max(1, together)):
+        for begin in range(rows.start, rows.stop, step):
+            yield slice(start, min(start + max(1, together), some.stop)), slice(begin, min(begin + step, rows.stop))

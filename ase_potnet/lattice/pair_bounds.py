@@ -21,7 +21,7 @@ from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
 from ase_potnet.lattice.error_bounds import zero_mode_bounds
 from ase_potnet.lattice.pair_vectors import pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier
-from ase_potnet.lattice.plan import Plan, Ragged, lattice_images, mixture_tails, prefactors, wave_vectors
+from ase_potnet.lattice.plan import Plan, Ragged, mixture_tails, prefactors, wave_vectors
 from ase_potnet.lattice.potentials.base import Decomposition
 from ase_potnet.lattice.special import exponential_integral
 from ase_potnet.lattice.structures import Structures
@@ -128,8 +128,7 @@ def _real_terms(bucket: Bucket, decomposition: Decomposition, real_space_sums: R
         if whole:
             margin = np.maximum(margin, 7 * plan.scale / primitive.alpha)
     cutoff = plan.cutoff + margin
-    wider = replace(plan, cutoff=cutoff, images=lattice_images(plan.basis, plan.dual, cutoff))
-    wide_bucket = replace(bucket, plan=wider)
+    wide_bucket = replace(bucket, plan=replace(plan, cutoff=cutoff))
     more = real_space_sums(wide_bucket, decomposition, wide_bucket.squared_cutoff())
     left_out = (more - sums).clamp(min=0).amax(2).cpu().numpy().T
     some = bucket.members

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,6 @@ Integers = NDArray[np.int64]
 # sqrt(eta) * V^(1/3) above which float32 loses the self term to cancellation (r^-6: 36-fold at 3.5), of a crystal of
 # up to so many atoms; larger ones have the same sqrt(eta) at the same density
 _LARGEST_FLOAT32_SPLIT, _FEW_ATOMS = 2.5, 10
-_MOST_POINTS = 10**7  # of the grid in which images or wave vectors are looked for
 _FIRST, _ALL_AXES = np.zeros(1, dtype=np.int64), np.arange(3)[None]  # of a plan for one crystal
 
 
@@ -73,8 +72,20 @@ class Plan:
     wave_cutoff: Array  # (S,) |k|/2, reduced units
     tolerance: Array  # (S,) absolute, physical units
     complete: tuple[bool, ...]  # per primitive: summed whole in real space, no Ewald split
-    images: Ragged  # lattice points of the real-space sum
-    waves: Ragged  # wave vectors, one of each pair k, -k; k = 0 left out
+
+    @cached_property
+    def images(self) -> Ragged:
+        """Lattice points of the real-space sum. Raises ValueError where there are too many."""
+        if self.d == 0:
+            return Ragged(np.zeros((len(self.index), 0)), np.ones(len(self.index), dtype=np.int64))
+        return lattice_images(self.basis, self.dual, self.cutoff)
+
+    @cached_property
+    def waves(self) -> Ragged:
+        """Wave vectors, one of each pair k, -k; k = 0 left out. Raises ValueError where there are too many."""
+        if not self.split:
+            return Ragged(np.zeros((0, self.d)), np.zeros(len(self.index), dtype=np.int64))
+        return wave_vectors(self.basis, self.dual, np.zeros(len(self.index)), self.wave_cutoff)
 
     @property
     def split(self) -> list[int]:
@@ -148,25 +159,21 @@ def _plan_crystal(
     split = _best_split(model, int(cells.n_atoms[0]), max(1, n_power_laws), 3, single_precision)
     chosen = choose_cutoffs(lattice, decomposition, tolerance, split, _epsilon(single_precision))
     scale = chosen.scale
-    basis, dual = np.array([lattice.basis]) * scale, np.array([lattice.dual]) / scale
-    cutoff, wave_cutoff = np.array([chosen.cutoff]), np.array([chosen.wave_cutoff])
     return Plan(
         index=_FIRST,
         d=3,
         axes=_ALL_AXES,
         transform=np.array([lattice.transform], dtype=np.int64),
-        basis=basis,
-        dual=dual,
+        basis=np.array([lattice.basis]) * scale,
+        dual=np.array([lattice.dual]) / scale,
         scale=np.array([scale]),
         volume=np.array([lattice.volume * scale**3]),
         covering=np.array([lattice.covering * scale]),
         dual_covering=np.array([lattice.dual_covering / scale]),
-        cutoff=cutoff,
-        wave_cutoff=wave_cutoff,
+        cutoff=np.array([chosen.cutoff]),
+        wave_cutoff=np.array([chosen.wave_cutoff]),
         tolerance=np.array([tolerance]),
         complete=chosen.complete,
-        images=lattice_images(basis, dual, cutoff),
-        waves=wave_vectors(basis, dual, np.zeros(1), wave_cutoff),
     )
 
 
@@ -332,7 +339,7 @@ def _draft(
     complete: tuple[int, ...],
     tolerance: Array,
 ) -> Plan:
-    """The plan of structures with equal flags, with only the cut-offs and points of complete potentials."""
+    """The plan of structures with equal flags, with only the cut-offs of complete potentials."""
     n_structures, d = axes.shape
     return Plan(
         index=index,
@@ -349,22 +356,15 @@ def _draft(
         wave_cutoff=np.zeros(n_structures),
         tolerance=tolerance[index],
         complete=tuple(bool(flag) for flag in complete),
-        images=Ragged(np.zeros((n_structures, d)), np.ones(n_structures, dtype=np.int64)),
-        waves=Ragged(np.zeros((0, d)), np.zeros(n_structures, dtype=np.int64)),
     )
 
 
 def _finish_plan(plan: Plan, decomposition: Decomposition) -> Plan:
-    """Cut-offs of the split primitives, images and wave vectors."""
-    if plan.d == 0:
+    """With the cut-offs of the split primitives, too."""
+    if not plan.split:
         return plan
-    cutoff, wave_cutoff, waves = plan.cutoff, plan.wave_cutoff, plan.waves
-    if plan.split:
-        solved = mixture_tails(plan, decomposition).solve(0.5 * plan.tolerance).reshape(2, -1, len(cutoff)).max(axis=1)
-        cutoff, wave_cutoff = np.maximum(cutoff, solved[0]), solved[1]
-        waves = wave_vectors(plan.basis, plan.dual, np.zeros(len(cutoff)), wave_cutoff)
-    images = lattice_images(plan.basis, plan.dual, cutoff)
-    return replace(plan, cutoff=cutoff, wave_cutoff=wave_cutoff, waves=waves, images=images)
+    solved = mixture_tails(plan, decomposition).solve(0.5 * plan.tolerance).reshape(2, -1, len(plan.index)).max(axis=1)
+    return replace(plan, cutoff=np.maximum(plan.cutoff, solved[0]), wave_cutoff=solved[1])
 
 
 def prefactors(plan: Plan, decomposition: Decomposition) -> Array:
@@ -432,11 +432,6 @@ def _collect(
     reach: Integers, half: bool, test: Callable[[tuple[int, ...], list[int] | slice], NDArray[np.bool_]]
 ) -> Ragged:
     """Points of the integer grids that pass ``test(extent, structures) -> (s, n_points)``, structure by structure."""
-    if (2.0 * reach + 1.0).prod(axis=1).max() > _MOST_POINTS:
-        raise ValueError(
-            "cell has a vector so much shorter than the others that its sums would take more than "
-            f"{_MOST_POINTS:.0e} terms; check the vectors and their unit (Å)"
-        )
     if len(reach) == 1:
         extent = tuple(reach[0].tolist())
         points = integer_grid(extent, half)[test(extent, slice(None))[0]]

@@ -58,7 +58,7 @@ def real_space_sums(bucket: Bucket, decomposition: Decomposition, cutoff2: Tenso
     """Real-space part of the distinct pairs of one bucket, reduced units. (S, n_primitives, P)"""
     vectors = pair_vectors(bucket)
     vectors = torch.cat((vectors.new_zeros(len(vectors), 3, 1), vectors), dim=2)  # the self pair first
-    return sum_over_images(vectors, bucket.images(), cutoff2, bucket.terms(decomposition), omit_origin=True)
+    return sum_over_images(vectors, bucket.images(), cutoff2, bucket.terms(decomposition))
 
 
 def _reciprocal_sums(bucket: Bucket, decomposition: Decomposition) -> Tensor:

@@ -41,15 +41,24 @@ def nonzero_flat(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
+def floor_divide(index: Tensor, divisor: int) -> Tensor:
+    """index // divisor. On a CPU numpy is several times faster than torch here, too."""
+    if index.is_cuda:
+        return torch.div(index, divisor, rounding_mode="floor")
+    return torch.from_numpy(index.numpy() // divisor)
+
+
+def nonzero_less(values: Tensor, limits: Tensor) -> Tensor:
+    """Flat indices of the values below the limits. On a CPU numpy compares several times faster than torch, too."""
+    if values.is_cuda:
+        return nonzero_flat(values < limits)
+    return torch.from_numpy(np.flatnonzero(np.less(values.numpy(), limits.numpy())))
+
+
 def entries_within(distance2: Tensor, cutoff2: Tensor) -> tuple[Tensor, Tensor]:
     """Flat indices of the distances (B, P, M) within the cut-offs (B,), and the pair of each. (n_entries,) both"""
-    n_images = distance2.shape[2]
-    if distance2.is_cuda:
-        flat = nonzero_flat(distance2 < cutoff2[:, None, None])
-        return flat, torch.div(flat, n_images, rounding_mode="floor")
-    # numpy compares and divides several times faster than torch
-    found = np.flatnonzero(np.less(distance2.numpy(), cutoff2.numpy()[:, None, None]))
-    return torch.from_numpy(found), torch.from_numpy(found // n_images)
+    flat = nonzero_less(distance2, cutoff2[:, None, None])
+    return flat, floor_divide(flat, distance2.shape[2])
 
 
 def squared_distances(vectors: Tensor, images: Tensor, work: Tensor) -> Tensor:
@@ -83,7 +92,7 @@ class _ImageSum(torch.autograd.Function):
     """sum_n phi_k(|v_p + n|) over images within a cut-off; differentiable to every order."""
 
     @staticmethod
-    def forward(ctx, vectors, images, cutoff2, terms, omit_origin):  # type: ignore[no-untyped-def]
+    def forward(ctx, vectors, images, cutoff2, terms):  # type: ignore[no-untyped-def]
         n_batch, n_pairs, n_images = vectors.shape[0], vectors.shape[2], images.shape[2]
         n_orders = 2 if ctx.needs_input_grad[0] or ctx.needs_input_grad[1] else 1
         sums = vectors.new_zeros(len(terms.primitives), n_batch, n_pairs)
@@ -93,7 +102,7 @@ class _ImageSum(torch.autograd.Function):
         kept = []
         for some, pairs in pieces:
             distance2 = squared_distances(vectors[some, :, pairs], images[some], work)
-            if omit_origin and pairs.start == 0:
+            if pairs.start == 0:
                 distance2[:, 0, 0] = torch.inf
             flat, pair = entries_within(distance2, cutoff2[some])
             radial = Radial(distance2.view(-1).index_select(0, flat))
@@ -147,7 +156,7 @@ class _ImageSum(torch.autograd.Function):
             ]
         elif ctx.pieces[0][1].stop < vectors.shape[2]:
             grad_vectors = [torch.cat(grad_vectors, dim=2)]
-        return torch.cat(grad_vectors), torch.cat(list(grad_images.values())), None, None, None
+        return torch.cat(grad_vectors), torch.cat(list(grad_images.values())), None, None
 
 
 def _differentiable_slopes(vectors, images, flat, pair, some, terms):  # type: ignore[no-untyped-def]
@@ -163,13 +172,11 @@ def _differentiable_slopes(vectors, images, flat, pair, some, terms):  # type: i
     ]
 
 
-def sum_over_images(
-    vectors: Tensor, images: Tensor, cutoff2: Tensor, terms: RadialTerms, *, omit_origin: bool
-) -> Tensor:
+def sum_over_images(vectors: Tensor, images: Tensor, cutoff2: Tensor, terms: RadialTerms) -> Tensor:
     """Short-range (or complete) sums over images.
 
     vectors: (B, 3, P) pair vectors, images: (B, 3, M) lattice points, both padded with FAR_AWAY; cutoff2: (B,)
-    squared cut-offs. omit_origin: pair 0 is the self pair v = 0, whose image 0 (n = 0) is left out.
+    squared cut-offs. Pair 0 is the self pair v = 0, whose image 0 (n = 0) is left out.
     Returns (B, n_primitives, P).
     """
-    return _ImageSum.apply(vectors, images, cutoff2, terms, omit_origin)
+    return _ImageSum.apply(vectors, images, cutoff2, terms)

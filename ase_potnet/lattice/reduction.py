@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_MOST_POINTS = 10**7  # of the grid in which images or wave vectors are looked for
 _NEXT, _AFTER = [1, 2, 0], [2, 0, 1]  # cyclic successors of 0, 1, 2
 # signs (1, s, t) of the sums of all three vectors, and those of their products 01, 02, 12
 _SIGNS = np.array([[1, s, t] for s in (-1, 1) for t in (-1, 1)])
@@ -133,9 +135,15 @@ def dual_basis(basis: Array) -> Array:
 def integer_grid(reach: tuple[int, ...], half: bool) -> Array:
     """Integer points with |n_i| <= reach_i, the origin first; with ``half`` one of each pair n, -n and no origin.
 
-    Returns (n_points, d) as floats; shared between callers, not to be written to.
+    Returns (n_points, d) as floats; shared between callers, not to be written to. Raises ValueError naming cell where
+    there are too many.
     """
     d = len(reach)
+    if math.prod(2.0 * r + 1.0 for r in reach) > _MOST_POINTS:
+        raise ValueError(
+            "cell has a vector so much shorter than the others that its sums would take more than "
+            f"{_MOST_POINTS:.0e} terms; check the vectors and their unit (Å)"
+        )
     points = np.indices([2 * r + 1 for r in reach]).reshape(d, -1).T - np.array(reach)
     middle = len(points) // 2  # of an odd number of points in lexicographic order: the origin
     chosen = points[middle + 1 :] if half else np.concatenate((points[middle:], points[:middle]))

@@ -19,11 +19,10 @@ from ase_potnet.lattice.partial_periodicity import partial_fourier, partial_long
 from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
 from ase_potnet.lattice.primitive_sums import primitive_pair_sums
-from ase_potnet.lattice.real_space import sum_over_images
 from ase_potnet.lattice.reciprocal_space import fourier_weights
 from ase_potnet.lattice.small_crystal import is_small_crystal, small_crystal_sums
 from ase_potnet.lattice.source_waves import sum_sources_over_waves
-from ase_potnet.lattice.structures import PeriodicFlags, Structures, read_structures
+from ase_potnet.lattice.structures import PeriodicFlags, Structures, is_finite, read_structures
 
 _FEW_ATOMS = 40  # cos and sin of every wave up to here, factorised plane waves above (about)
 _ROWS = 1 << 18  # pair values of a slab or wire held at a time
@@ -54,7 +53,7 @@ def site_sums(
         (N, C, K), (B, N, C, K) or (T, C, K): P_i = sum_j S_ij q_j with the S_ij of ``pair_sums`` (the atom's own
         images included, the atom itself not). With ``field`` also (..., C, K, 3), in the unit of the potential
         per Å. Differentiable to every order in sources, positions and cell. Without ``field``, the matrix of pairs
-        is used up to 100 + 4 min(C, 64) atoms, where it is the fastest way; else it is never formed. With three
+        is used up to 90 + 5 min(C, 64) atoms, where it is the fastest way; else it is never formed. With three
         periodic directions the cost then grows as N^1.5 but for the search of neighbours (N^2, 10 ns a pair);
         slabs, wires and molecules cost N^2 time in bounded memory.
 
@@ -78,16 +77,19 @@ def site_sums(
             continue
         for members in split_into_buckets(structures, plan):
             bucket = gather_bucket(structures, plan, members)
-            real = torch.from_numpy(np.arange(bucket.n_max) < bucket.n_atoms[:, None]).to(flat.device)
-            charges = flat[bucket.atoms] * real[..., None]  # (S, n, C)
+            charges = flat[bucket.atoms]  # (S, n, C)
+            real = None
+            if bucket.is_padded:
+                real = torch.from_numpy(np.arange(bucket.n_max) < bucket.n_atoms[:, None]).to(flat.device)
+                charges = charges * real[..., None]
             if _has_matrix(bucket.n_max, n_channels, field):
                 pairs = primitive_pair_sums(bucket, decomposition)  # (S, p, n, n)
                 sums = (pairs @ charges[:, None]).transpose(1, 2)[:, :, None]
             else:
                 sums = _bucket_site_sums(bucket, charges, decomposition, field)  # (S, n, 1 or 4, p, C)
                 sums = sums * bucket.prefactors(decomposition)[:, None, None, :, None]
-            pieces.append(sums[real])
-            owners.append(bucket.atoms[real])
+            pieces.append(sums.flatten(0, 1) if real is None else sums[real])
+            owners.append(bucket.atoms.flatten() if real is None else bucket.atoms[real])
     total = pieces[0]  # (T, 1 or 4, p, C)
     if structures.n_structures > 1:
         total = torch.cat(pieces)[torch.argsort(torch.cat(owners))]
@@ -114,14 +116,14 @@ def _read_sources(sources: Tensor, positions: Tensor, structures: Structures) ->
             f"sources must have shape {(*positions.shape[:-1], 'C')} for positions of shape "
             f"{tuple(positions.shape)}, got {tuple(sources.shape)}"
         )
-    if not bool(torch.isfinite(sources.detach()).all()):
+    if not is_finite(sources):
         raise ValueError("sources must be finite, got NaN or infinity")
     return sources.reshape(len(structures.positions), -1)
 
 
 def _has_matrix(n_atoms: Any, n_channels: int, field: bool) -> Any:
     """Whether the matrix of pairs costs less than summing channel by channel (measured)."""
-    return (n_atoms <= 100 + 4 * min(n_channels, 64)) & (not field)
+    return (n_atoms <= 90 + 5 * min(n_channels, 64)) & (not field)
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,14 @@ class _SiteCosts:
             real, wave = 0.5 * n * n * 100.0, n * n * 20.0 * n_split
         else:
             outputs = 3 if self.field else 1
-            real = 0.5 * n * n * (200.0 + 100.0 * n_split * outputs)
+            real = 0.5 * n * n * (60.0 + 30.0 * n_split * outputs)
             wave = n * (np.where(n < _FEW_ATOMS, 10.0, 1.5) + 0.2 * self.n_channels * (1 + n_split * outputs))
         return Costs(np.where(has_matrix, matrix.real, real), np.where(has_matrix, matrix.wave, wave))
 
 
 def _bucket_site_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
     """Sums of the primitives, reduced units; the field follows the potential. (S, n_max, 1 or 4, n_primitives, C)"""
-    sums = _real_space_sums(bucket, charges, decomposition, field)
+    sums = sum_over_neighbours(bucket, charges, bucket.terms(decomposition), field)
     if bucket.plan.split:
         sums = sums + _long_range_sums(bucket, charges, decomposition, field)
     if not field:
@@ -154,18 +156,6 @@ def _bucket_site_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposit
     # the field is a derivative with respect to a length: back to Å
     unit = torch.from_numpy(bucket.host_scale).to(sums)[:, None, None, None, None]
     return torch.cat((sums[:, :, :1], sums[:, :, 1:] * unit), dim=2)
-
-
-def _real_space_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:
-    """Short-range part on the neighbours. (S, n_max, 1 or 4, n_primitives, C)"""
-    terms = bucket.terms(decomposition)
-    sums = sum_over_neighbours(bucket, charges, terms, field).permute(2, 3, 0, 1, 4)
-    if int(bucket.plan.images.count[bucket.members].max()) == 1:
-        return sums  # no image of the atom itself is within the cut-off
-    origin = charges.new_zeros(len(charges), 3, 1)
-    own = sum_over_images(origin, bucket.images(), bucket.squared_cutoff(), terms, omit_origin=True)  # (S, p, 1)
-    first = sums[:, :, :1] + own[:, None, None] * charges[:, :, None, None]
-    return torch.cat((first, sums[:, :, 1:]), dim=2) if field else first
 
 
 def _long_range_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition, field: bool) -> Tensor:

@@ -75,8 +75,8 @@ def _sum_factorised(
     """
     n_atoms, n_channels = sources.shape
     n_columns = 2 * n_channels * len(weights)  # per wave along the first axis: cos and sin of every sum
-    angles = 2 * math.pi * (dual[list(grid.axes)] @ positions.T)  # (3, N)
-    first, inner, outer = (_table(angle, size) for angle, size in zip(angles, grid.extent, strict=True))
+    angles = 2 * math.pi * (dual @ positions.T)  # (3, N)
+    first, inner, outer = (_table(angles[axis], size) for axis, size in zip(grid.axes, grid.extent, strict=True))
     right = (first[:, :, None] * sources.T.contiguous()).view(-1, n_atoms)  # (M0 2 C, N)
     box = grid.scatter(weights)  # (M2, M1, 4, M0, n)
     unfold = _unfolding(sources)
@@ -109,17 +109,19 @@ class _Grid:
     """Integer points of one structure as a box (outer, inner, signs of inner and outer, first axis)."""
 
     def __init__(self, points: NDArray[np.float64]) -> None:
-        whole = points.astype(np.int64)
-        size = np.abs(whole).max(axis=0) + 1
+        whole = points.T.astype(np.int64, order="C")
+        size = (np.abs(whole).max(axis=1) + 1).tolist()
         self.axes = (0, 1, 2) if size[2] <= size[1] else (0, 2, 1)  # first, inner, outer: few slices
-        self.extent = tuple(size[list(self.axes)].tolist())
-        first, inner, outer = whole[:, list(self.axes)].T
+        self.extent = n_first, n_inner, n_outer = tuple(size[axis] for axis in self.axes)
+        first, inner, outer = (whole[axis] for axis in self.axes)
         signs = 2 * (inner < 0) + (outer < 0)
         inner, outer = np.abs(inner), np.abs(outer)
-        self.place = ((outer * self.extent[1] + inner) * 4 + signs) * self.extent[0] + first
-        reach = np.zeros((self.extent[2], 2), dtype=np.int64)
-        np.maximum.at(reach, outer, np.stack((inner, first), axis=1) + 1)
-        self.reach = reach.tolist()  # of each slice: waves along the inner and the first axis
+        self.place = ((outer * n_inner + inner) * 4 + signs) * n_first + first
+        taken = np.zeros((n_outer, n_inner, n_first), dtype=np.bool_)
+        taken[outer, inner, first] = True
+        columns = (taken.any(axis=2) * np.arange(1, n_inner + 1), taken.any(axis=1) * np.arange(1, n_first + 1))
+        # of each slice: waves along the inner and the first axis
+        self.reach = list(zip(*(column.max(axis=1).tolist() for column in columns), strict=True))
 
     def slabs(self, n_atoms: int) -> Iterator[tuple[slice, int, int]]:
         """Slices to take together, and how many waves they have at most along the inner and the first axis."""
@@ -161,6 +163,8 @@ def _unfolding(like: Tensor) -> Tensor:
 def _contract(sums: Tensor, table: Tensor, n_columns: int) -> Tensor:
     """Last axis: sums (M0 n C 2, N), table (M0, 2, N) -> (N, n C)."""
     split = sums.view(len(table), n_columns // 2, 2, -1)
+    if sums.numel() < _SLAB:
+        return (split * table[:, None]).sum((0, 2)).T
     total = torch.zeros_like(split[0, :, 0])
     for block, rows in zip(split, table, strict=True):
         total.addcmul_(block[:, 0], rows[0]).addcmul_(block[:, 1], rows[1])  # one big product would not fit the cache

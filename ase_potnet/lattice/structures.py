@@ -62,14 +62,13 @@ def read_structures(positions: Tensor, cell: Tensor, pbc: PeriodicFlags, batch: 
     cell = cell.reshape(-1, 3, 3)
     n_structures = cell.shape[0]
     n_atoms = _count_atoms(positions, batch, n_structures)
-    if n_structures == 0 or n_atoms.min() == 0:
+    if n_structures == 0 or 0 in n_atoms.tolist():
         raise ValueError("positions must hold at least one atom of every structure")
     host_cell = cell.detach().cpu().numpy().astype(np.float64)
-    if not np.isfinite(host_cell).all():
+    if not (math.isfinite(host_cell.sum()) or np.isfinite(host_cell).all()):
         raise ValueError("cell must be finite, got NaN or infinity")
     flat = positions.reshape(-1, 3)
-    # a finite sum has finite terms; one cheap reduction instead of isfinite().all()
-    if not (math.isfinite(float(flat.detach().sum())) or bool(torch.isfinite(flat.detach()).all())):
+    if not is_finite(flat):
         raise ValueError("positions must be finite, got NaN or infinity")
     return Structures(
         positions=flat,
@@ -80,6 +79,12 @@ def read_structures(positions: Tensor, cell: Tensor, pbc: PeriodicFlags, batch: 
         first_atom=np.cumsum(n_atoms) - n_atoms,
         layout=layout,
     )
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether all values are: a finite sum has finite terms, and is one reduction."""
+    values = values.detach()
+    return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def complete_pairs(batch: Tensor) -> Tensor:

@@ -384,18 +384,53 @@ def test_site_sums_are_pair_sums_times_sources(seed, n, pbc, channels):
     assert_same(site_sums(q, positions, cell, POTENTIALS, pbc=pbc, tolerance=TOLERANCE), expected, 1 + n)
 
 
-@pytest.mark.parametrize("repeats", [(2, 2, 2), (5, 2, 2)])
+@pytest.mark.parametrize(("repeats", "channels"), [((2, 2, 2), 3), ((5, 2, 2), 3), ((5, 2, 2), 12)])
 @pytest.mark.parametrize("pbc", ALL_PBC, ids=pbc_id)
-def test_site_sums_of_many_atoms(pbc, repeats):
-    """64 atoms: the matrix of their pairs in chunks. 160 atoms: neighbours and structure factors, no matrix."""
+def test_site_sums_of_many_atoms(pbc, repeats, channels):
+    """64 atoms: the matrix of their pairs in chunks. 160 atoms: neighbours and structure factors, no matrix.
+
+    Neighbours of few channels are summed pair by pair, of many through products of matrices.
+    """
     positions, cell = crystal(11, 8)
     repeated = torch.diag(torch.tensor(repeats, dtype=torch.float64))
     positions = (positions[None] + (lattice_points(repeated) @ cell)[:, None]).reshape(-1, 3)
     cell, n = repeated @ cell, len(positions)
-    q = sources(11, n, 3)
+    q = sources(11, n, channels)
     expected = torch.einsum("ijk,jc->ick", sums(positions, cell, pbc, tolerance=1e-12), q)
     result = site_sums(q, positions, cell, POTENTIALS, pbc=pbc, tolerance=TOLERANCE)
     assert_same(result, expected, 1 + n * 1e-2)
+
+
+@pytest.mark.parametrize("pbc", ALL_PBC, ids=pbc_id)
+def test_channels_together_and_apart(pbc):
+    """12 channels go through products of matrices, single ones pair by pair. Structures of different size."""
+    crystals = [crystal(3, 4, aspect=4.0), crystal(4, 7), crystal(5, 2)]
+    positions, cell = torch.cat([p for p, _ in crystals]), torch.stack([c for _, c in crystals])
+    batch = torch.repeat_interleave(torch.arange(3), torch.tensor([len(p) for p, _ in crystals]))
+    keywords = {"pbc": pbc, "batch": batch, "field": True, "tolerance": TOLERANCE}
+    q = sources(1, len(batch), 12)
+    together = site_sums(q, positions, cell, POTENTIALS, **keywords)
+    apart = [site_sums(one, positions, cell, POTENTIALS, **keywords) for one in q.split(1, dim=1)]
+    for k in (0, 1):
+        assert_same(together[k], torch.cat([one[k] for one in apart], dim=1), 20)
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+@pytest.mark.parametrize("height", [0.0, 3000.0])
+def test_neighbours_are_found_in_sufficient_precision(height, precision):
+    """Of a slab with an atom far above it, and where products of matrices are allowed to be coarse."""
+    positions, cell = crystal(6, 5)
+    positions[4, 2] += height
+    q = sources(6, 5)
+    q = q - q.mean(0)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        sites, _ = site_sums(q, positions, cell, POTENTIALS, pbc=SLAB, tolerance=TOLERANCE, field=True)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    expected = torch.einsum("ijk,jc->ick", sums(positions, cell, SLAB), q)
+    assert_same(sites, expected, 6)
 
 
 def test_matrix_of_pairs_only_for_few_atoms_or_many_channels(monkeypatch):

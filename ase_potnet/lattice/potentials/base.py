@@ -137,9 +137,12 @@ def require_positive(name: str, value: float) -> float:
     return number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decomposition:
-    """Distinct primitives of a list of potentials and the matrix that recombines them."""
+    """Distinct primitives of a list of potentials and the matrix that recombines them.
+
+    One object for equal lists, as long as ``decompose`` keeps it: a key of caches, compared by identity.
+    """
 
     primitives: tuple[Primitive, ...]
     coefficients: tuple[tuple[float, ...], ...]  # (K, n_primitives)
