@@ -54,7 +54,7 @@ def site_sums(
         images included, the atom itself not). With ``field`` also (..., C, K, 3), in the unit of the potential
         per Å. Differentiable to every order in sources, positions and cell. Without ``field``, the matrix of pairs
         is used up to 90 + 5 min(C, 64) atoms, where it is the fastest way; else it is never formed. With three
-        periodic directions the cost then grows as N^1.5 but for the search of neighbours (N^2, 10 ns a pair);
+        periodic directions the cost then grows as N^1.5 but for the search of neighbours (N^2, 4 to 8 ns a pair);
         slabs, wires and molecules cost N^2 time in bounded memory.
 
     Raises:
