@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ase_potnet.lattice.bounds import lattice_tail
 from ase_potnet.lattice.buckets import Bucket, gather_bucket, split_into_buckets
-from ase_potnet.lattice.error_bounds import zero_mode_bounds
+from ase_potnet.lattice.error_bounds import zero_mode_bound
 from ase_potnet.lattice.pair_vectors import pair_vectors
 from ase_potnet.lattice.partial_periodicity import partial_fourier
 from ase_potnet.lattice.plan import Plan, Ragged, mixture_tails, prefactors, wave_vectors
@@ -93,16 +93,16 @@ def _wave_terms(plan: Plan, decomposition: Decomposition) -> tuple[Array, Array]
     beyond = wave_vectors(plan.basis, dual, plan.wave_cutoff, outer)
     tails = mixture_tails(plan, decomposition)
     rows = len(plan.split)
-    zero = zero_mode_bounds(plan, decomposition)
     further = tails.bound(np.concatenate([np.broadcast_to(outer, (rows, len(outer)))] * 2))[rows:]
     for row, k in enumerate(plan.split):
         primitive = decomposition.primitives[k]
         alpha = primitive.alpha / plan.scale
         factor = 2 * math.pi ** (0.5 * plan.d) / plan.volume
         index = 0.5 * plan.d - primitive.p
+        zero = zero_mode_bound(primitive, plan.d, plan.scale)
         left_out[k] = factor * _sum_terms(beyond, dual, alpha, index)
         left_out[k] += further[row] / prefactors(plan, decomposition)[k]
-        taken[k] = factor * (_sum_terms(plan.waves, dual, alpha, index) + 0.5 * zero[row]) + 1 / abs(primitive.p)
+        taken[k] = factor * (_sum_terms(plan.waves, dual, alpha, index) + 0.5 * zero) + 1 / abs(primitive.p)
     return left_out, taken
 
 

@@ -261,7 +261,6 @@ class Constants:
     alpha: Array
     norm: Array
     strength: Array  # norm times the largest weight in a potential
-    own: Array  # size of the long range at r = 0, reduced units
 
 
 @lru_cache(maxsize=64)
@@ -274,7 +273,6 @@ def constants_of(decomposition: Decomposition) -> Constants:
         alpha=np.array([[primitive.alpha] for primitive in primitives]),
         norm=norm,
         strength=norm * np.array(weights)[:, None],
-        own=np.array([[abs(1 / primitive.p) if primitive.alpha == 0 else 1.0] for primitive in primitives]),
     )
 
 
