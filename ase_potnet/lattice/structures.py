@@ -65,7 +65,7 @@ def read_structures(positions: Tensor, cell: Tensor, pbc: PeriodicFlags, batch: 
     if n_structures == 0 or 0 in n_atoms.tolist():
         raise ValueError("positions must hold at least one atom of every structure")
     host_cell = cell.detach().cpu().numpy().astype(np.float64)
-    if not (math.isfinite(host_cell.sum()) or np.isfinite(host_cell).all()):
+    if not np.isfinite(host_cell).all():
         raise ValueError("cell must be finite, got NaN or infinity")
     flat = positions.reshape(-1, 3)
     if not is_finite(flat):
