@@ -13,7 +13,7 @@ from torch import Tensor
 from ase_potnet.graph.atoms_batch import AtomsBatch
 from ase_potnet.graph.cutoffs import PairCutoffs
 from ase_potnet.lattice.plan import Ragged, lattice_images
-from ase_potnet.lattice.real_space import nonzero_flat
+from ase_potnet.lattice.real_space import floor_divide, nonzero_flat
 from ase_potnet.lattice.reduction import dual_basis, group_rows, reduce_basis
 
 _BLOCK = 1 << 18  # distances looked at together
@@ -185,12 +185,12 @@ def _search(
         numbers = atoms.numbers[index]
         near = distance2 < cutoffs.between(numbers[:, :, None], numbers[:, None, :])[..., None].square()
     flat = nonzero_flat(near)
-    pair = torch.div(flat, n_images, rounding_mode="floor")
-    structure = torch.div(pair, n * n, rounding_mode="floor")
+    pair = floor_divide(flat, n_images)
+    structure = floor_divide(pair, n * n)
     transform = on_device(lattices.transform[members])  # from the reduced cell back to the given one
     points, turns = (points @ transform).view(-1, 3), (turns @ transform).view(-1, 3)
     image = points.index_select(0, flat - (pair - structure) * n_images) - turns.index_select(0, pair)
-    row = torch.div(pair, n, rounding_mode="floor")  # structure and i
+    row = floor_divide(pair, n)  # structure and i
     index = index.view(-1)
     sender = index.index_select(0, structure * n + pair - row * n)
     return index.index_select(0, row), sender, image.to(atoms.dtype)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_potnet.lattice.plan import Plan
+from ase_potnet.lattice.plan import Plan, prefactors
 from ase_potnet.lattice.potentials.base import Decomposition, Primitive
 
 Array = NDArray[np.float64]
@@ -34,31 +33,28 @@ def check_tolerance(tolerance: float) -> float:
     return value
 
 
-def zero_mode_bound(primitive: Primitive, d: int, scale: Any) -> Any:
-    """Bound on the k = 0 term of a split primitive, factor pi^(d/2)/V left out. Reduced units; scale: number or array.
+def zero_mode_bound(primitive: Primitive, d: int, scale: Array) -> Array | float:
+    """Bound on the k = 0 term of a split primitive, factor pi^(d/2)/V left out. Reduced units. scale (S,)
 
     Of a power law 1/|p - d/2| <= 2; of a screened potential E_q(x) <= Gamma(q) x^-q with q = d/2 - p, x = alpha^2/4.
     """
     if primitive.alpha == 0:
         return 2.0
     q = max(0.5 * d - primitive.p, 0.5)
-    return math.gamma(q) * (0.5 * primitive.alpha / scale) ** (-2 * q)
+    bound: Array = math.gamma(q) * (0.5 * primitive.alpha / scale) ** (-2 * q)
+    return bound
 
 
 def rounding_error(plan: Plan, decomposition: Decomposition, dtype: torch.dtype) -> Array:
     """Estimated rounding error of the terms every sum contains: self term and k = 0. (S,), physical units"""
-    scale: Any = plan.scale
-    volume: Any = plan.volume
-    if len(scale) == 1:  # numpy takes several times longer for one structure
-        scale, volume = float(scale[0]), float(volume[0])
-    largest: Any = 0.0 * scale
+    largest = np.zeros(len(plan.index))
+    factors, unit = prefactors(plan, decomposition), math.pi ** (0.5 * plan.d) / plan.volume
     for k in plan.split:
         primitive = decomposition.primitives[k]
         own = 1 / primitive.p if primitive.alpha == 0 else 1.0
-        zero = math.pi ** (0.5 * plan.d) / volume * zero_mode_bound(primitive, plan.d, scale)
-        factor = primitive.norm * decomposition.weights[k] * scale ** (2 * primitive.p)
-        largest = np.maximum(largest, factor * (own + zero))
-    return np.atleast_1d(4 * torch.finfo(dtype).eps * largest)
+        zero = unit * zero_mode_bound(primitive, plan.d, plan.scale)
+        largest = np.maximum(largest, factors[k] * (own + zero))
+    return 4 * float(torch.finfo(dtype).eps) * largest
 
 
 @lru_cache(maxsize=8)

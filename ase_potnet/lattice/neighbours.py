@@ -109,11 +109,14 @@ class _Columns:
         found = [self._near(*part) for part in _parts(some, rows, self.count, _DISTANCES)]
         row, column = (torch.cat(indices) for indices in zip(*found, strict=True))
         if some.stop - some.start == 1:
-            return row, column, torch.full((1,), some.start, device=row.device)
-        return row, column, floor_divide(row, self.n_atoms)
+            structure = torch.full((1,), some.start, device=row.device)
+        else:
+            structure = floor_divide(row, self.n_atoms)
+        return row, column + structure * self.count, structure
 
     def _near(self, some: slice, rows: slice) -> tuple[Tensor, Tensor]:
-        n_some, n_rows = some.stop - some.start, rows.stop - rows.start
+        """Row among (S, n) and column among the G of its structure. (E,) each"""
+        n_rows = rows.stop - rows.start
         distance2 = torch.bmm(self._left[some, rows], self._right[some, :, rows.start :])  # columns before were rows
         width = distance2.shape[2]
         twice = torch.ones(n_rows, n_rows, dtype=torch.bool, device=distance2.device).tril_()
@@ -121,9 +124,7 @@ class _Columns:
         flat = nonzero_less(distance2, self._cutoff2[some, None, None])
         row = floor_divide(flat, width)
         column = flat - row * width + rows.start
-        row += some.start * self.n_atoms + rows.start
-        structure = some.start if n_some == 1 else floor_divide(row, self.n_atoms)
-        return row, column + structure * self.count
+        return row + (some.start * self.n_atoms + rows.start), column
 
 
 def _images_within(bucket: Bucket) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,9 +150,8 @@ def _images_within(bucket: Bucket) -> tuple[Tensor, Tensor, Tensor]:
 
 def _parts(some: slice, rows: slice, n_columns: int, size: int) -> Iterator[tuple[slice, slice]]:
     """All these rows of several structures, or some of one, with at most about ``size`` entries together."""
-    n_rows = rows.stop - rows.start
-    together = size // (n_rows * n_columns)
-    step = n_rows if together > 0 else max(1, size // n_columns)
-    for start in range(some.start, some.stop, max(1, together)):
-        for begin in range(rows.start, rows.stop, step):
-            yield slice(start, min(start + max(1, together), some.stop)), slice(begin, min(begin + step, rows.stop))
+    n_rows = min(rows.stop - rows.start, max(1, size // n_columns))
+    together = max(1, size // ((rows.stop - rows.start) * n_columns))
+    for start in range(some.start, some.stop, together):
+        for begin in range(rows.start, rows.stop, n_rows):
+            yield slice(start, min(start + together, some.stop)), slice(begin, min(begin + n_rows, rows.stop))

@@ -12,6 +12,7 @@ Source: A. Grzybowski, E. Gwóźdź, A. Bródka, Phys. Rev. B 61, 6706 (2000) fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -93,17 +94,18 @@ def mixture_quadrature(
         t, w = zero_rule(n)
         return np.einsum("nq,zq->nz", w, np.expm1(-z2[:, None] * t))
 
-    fine, zero_fine = integrals(512), zero_integrals(128)
-    enough = np.maximum(tolerance, _ROUNDING * np.abs(fine).max(axis=(1, 2)))
-    for n in _RULES:
-        error = np.abs(integrals(n) - fine).max(axis=(1, 2))
-        if (error < enough).all():
-            break
-    enough = np.maximum(tolerance, _ROUNDING * np.abs(zero_fine).max(axis=1))
-    for n_zero in _RULES:
-        zero_error = np.abs(zero_integrals(n_zero) - zero_fine).max(axis=1)
-        if (zero_error < enough).all():
-            break
+    def smallest(integrals: Callable[[int], Array], finest: int) -> tuple[int, Array]:
+        """Nodes that are enough, and the error with them (n,)."""
+        fine = integrals(finest).reshape(len(p), -1)
+        enough = np.maximum(tolerance, _ROUNDING * np.abs(fine).max(axis=1))
+        for n in _RULES:
+            error: Array = np.abs(integrals(n).reshape(fine.shape) - fine).max(axis=1)
+            if (error < enough).all():
+                break
+        return n, error
+
+    n, error = smallest(integrals, 512)
+    n_zero, zero_error = smallest(zero_integrals, 128)
     t, w = rule(n)
     t_zero, w_zero = zero_rule(n_zero)
     with np.errstate(divide="ignore"):

@@ -162,7 +162,7 @@ class _ImageSum(torch.autograd.Function):
 def _differentiable_slopes(vectors, images, flat, pair, some, terms):  # type: ignore[no-untyped-def]
     """-d phi_k/d r^2 of every entry as functions of the vectors and images."""
     n_pairs, n_images = vectors.shape[2], images.shape[2]
-    image = flat % n_images + torch.div(pair, n_pairs, rounding_mode="floor") * n_images
+    image = flat % n_images + floor_divide(pair, n_pairs) * n_images
     of_pair = vectors.transpose(1, 2).reshape(-1, 3)[pair]
     of_image = images.transpose(1, 2).reshape(-1, 3)[image]
     x = ((of_pair + of_image) ** 2).sum(-1)
