@@ -18,7 +18,7 @@ from torch import Tensor
 from ase_potnet.lattice.buckets import Bucket
 from ase_potnet.lattice.potentials.base import radial_values
 from ase_potnet.lattice.real_space import RadialTerms, floor_divide, nonzero_flat, nonzero_less
-from ase_potnet.lattice.reduction import integer_grid
+from ase_potnet.lattice.reduction import half_widths, integer_grid
 
 _DISTANCES = 1 << 18  # looked at together: their memory stays in cache
 _BLOCK = 1 << 20  # distances whose neighbours are summed together
@@ -133,7 +133,7 @@ def _images_within(bucket: Bucket) -> tuple[Tensor, Tensor, Tensor]:
     The atoms themselves come first. Of each point and its opposite there is one.
     """
     plan, n, d = bucket.plan, bucket.n_max, bucket.plan.d
-    width = plan.cutoff[bucket.members, None] * np.sqrt((plan.dual[bucket.members] ** 2).sum(axis=2))  # (S, d)
+    width = half_widths(plan.cutoff[bucket.members], plan.dual[bucket.members])
     reach = tuple((width.max(axis=0) + 1).astype(np.int64).tolist())
     grid = np.concatenate((np.zeros((1, d)), integer_grid(reach, True))) if d > 0 else np.zeros((1, 0))
     points = torch.from_numpy(grid).to(bucket.positions)

@@ -24,6 +24,7 @@ from ase_potnet.lattice.reduction import (
     gram_schmidt_lengths,
     grid_products,
     group_rows,
+    half_widths,
     integer_grid,
     reduce_basis,
     require_volume,
@@ -396,7 +397,7 @@ def lattice_images(basis: Array, dual: Array, cutoff: Array) -> Ragged:
     |v + n| is at least its projection on n, that is |n| - sum_i |b_i . n| / 2|n| for |fractional v_i| <= 1/2.
     """
     gram = basis @ basis.transpose(0, 2, 1)
-    reach = (cutoff[:, None] * np.sqrt((dual * dual).sum(axis=2)) + 0.5).astype(np.int64)
+    reach = (half_widths(cutoff, dual) + 0.5).astype(np.int64)
 
     def possible(extent: tuple[int, ...], some: list[int] | slice) -> NDArray[np.bool_]:
         along = gram[some] @ integer_grid(extent, False).T  # (s, d, n) b_i . n
@@ -409,7 +410,7 @@ def lattice_images(basis: Array, dual: Array, cutoff: Array) -> Ragged:
 def wave_vectors(basis: Array, dual: Array, inner: Array, outer: Array) -> Ragged:
     """Integer wave vectors with inner < |k|/2 <= outer, one of each pair (k, -k)."""
     gram = math.pi**2 * (dual @ dual.transpose(0, 2, 1))
-    reach = (outer[:, None] / math.pi * np.sqrt((basis * basis).sum(axis=2)) + 1e-9).astype(np.int64)
+    reach = (half_widths(outer / math.pi, basis) + 1e-9).astype(np.int64)
 
     def between(extent: tuple[int, ...], some: list[int] | slice) -> NDArray[np.bool_]:
         y2 = _gram_product(gram[some], extent, True)

@@ -131,6 +131,12 @@ def dual_basis(basis: Array) -> Array:
     return np.linalg.inv(basis @ basis.transpose(0, 2, 1)) @ basis
 
 
+def half_widths(radius: Array, dual: Array) -> Array:
+    """Half-widths of balls in fractional coordinates. radius (B,), dual basis (B, d, 3) -> (B, d)"""
+    widths: Array = radius[:, None] * np.sqrt((dual * dual).sum(axis=2))
+    return widths
+
+
 @lru_cache(maxsize=1024)
 def integer_grid(reach: tuple[int, ...], half: bool) -> Array:
     """Integer points with |n_i| <= reach_i, the origin first; with ``half`` one of each pair n, -n and no origin.
