@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -42,6 +44,16 @@ def main(args: list[str] | None = None) -> None:
 def _fail(message: str) -> NoReturn:
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
     raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def _goes_on() -> Iterator[None]:
+    """Ctrl-C inside says that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        raise SystemExit(130) from None
 
 
 def _show_version(wanted: bool) -> None:
@@ -160,11 +172,12 @@ def label(
     if export is not None:
         export.parent.mkdir(parents=True, exist_ok=True)  # now rather than after hours
     chosen = None if elements is None else elements.replace(",", " ").split()
-    done = run(
-        inputs if len(inputs) > 1 else inputs[0], out, calculator, recipe=perturb, frames=frames, seed=seed,
-        elements=chosen, structures=structures, processes=processes, threads=threads,
-        limit=time_limit or limit,
-    )  # fmt: skip
+    with _goes_on():
+        done = run(
+            inputs if len(inputs) > 1 else inputs[0], out, calculator, recipe=perturb, frames=frames, seed=seed,
+            elements=chosen, structures=structures, processes=processes, threads=threads,
+            limit=time_limit or limit,
+        )  # fmt: skip
     typer.echo(done)
     if export is not None and done.complete:
         typer.echo(f"written: {export_extxyz(out, export)}")
@@ -281,10 +294,11 @@ def screen(
     """
     from ase_potnet.screening.command import export_all, run_screen
 
-    summary = run_screen(
-        sources, do, out, model=model, settings=set_, exports=export, unique=unique, time_limit=time_limit,
-        dtype=dtype, processes=processes, config=config, shard=shard, device=device,
-    )  # fmt: skip
+    with _goes_on():
+        summary = run_screen(
+            sources, do, out, model=model, settings=set_, exports=export, unique=unique, time_limit=time_limit,
+            dtype=dtype, processes=processes, config=config, shard=shard, device=device,
+        )  # fmt: skip
     typer.echo(summary)
     export_all(out, export)
 

@@ -167,7 +167,10 @@ def relax_file(
         raise ValueError(f"--output: wanted a name of a format that ASE writes, such as .cif or .extxyz, got {output}")
     target = output or relaxed_name(file, atoms)
     if not atoms.pbc.all():
-        raise ValueError(f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}")
+        raise ValueError(
+            f"FILE: wanted a crystal with three periodic directions, got pbc={atoms.pbc.tolist()}; slabs and molecules "
+            "relax with `potnet screen FILE --do relax` and with ASE's optimisers"
+        )
     if atoms.constraints:
         sys.stderr.write("warning: constraints are left out; the symmetry of the crystal is kept\n")
     require_writable(target.parent)

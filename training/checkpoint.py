@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ase_potnet.file_safety import replacing
 
 LAST = "last.pt"
 _VERSION = 2
@@ -17,12 +18,11 @@ _VERSION = 2
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """Replace the checkpoint of a run; a kill at any moment leaves the old or the new one."""
     path = folder / LAST
-    temporary = folder / f".{LAST}.part"
-    with temporary.open("wb") as file:
-        torch.save({"version": _VERSION, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with replacing(path) as file:
+            torch.save({"version": _VERSION, **state}, file)
+    except RuntimeError as error:  # torch's way to say that the disk is full
+        raise OSError(f"output: {path} cannot be written; the one before stays ({error})") from error
     return path
 
 

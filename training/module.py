@@ -225,7 +225,12 @@ class Training(lightning.LightningModule):
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The loss of a batch, over all processes."""
-        terms = self.task.loss_terms(self.model, batch, self.fraction)
+        try:
+            terms = self.task.loss_terms(self.model, batch, self.fraction)
+        except ValueError as error:
+            if self.progress.step > 0 and "must be finite" in str(error):  # the structures are: they were checked
+                self._give_up("what the network computes is")
+            raise
         totals = torch.stack([term.total.detach().double() for term in terms])
         counts = torch.stack([term.count.double() for term in terms])
         world = self.trainer.world_size

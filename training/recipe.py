@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ase_potnet.checks import changes
 from ase_potnet.graph import PairCutoffs
@@ -28,6 +29,12 @@ class Section(BaseModel):
     """A part of a recipe: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _source(value: Any) -> Any:
+    if not value or not isinstance(value, str | Path | dict | list | tuple):
+        raise ValueError("wanted a path, a mapping with a path, or a list of these")
+    return value
 
 
 def _target(value: Any) -> Any:
@@ -92,7 +99,7 @@ class DataConfig(Section):
     replay: of an energy model with model.start_from; null for none
     """
 
-    path: Any
+    path: Annotated[Any, AfterValidator(_source)]
     kind: str = "auto"
     targets: tuple[Annotated[TargetConfig, BeforeValidator(_target)], ...] = ()
     labels: dict[Literal["energy", "forces", "stress"], str] = {}
@@ -247,7 +254,7 @@ class Recipe(Section):
     devices: number of processes, or "auto"; nodes: of machines
     """
 
-    output: str
+    output: str = Field(min_length=1)
     task: Literal["property", "energy"] = "property"
     data: DataConfig
     model: ModelConfig
@@ -260,11 +267,11 @@ class Recipe(Section):
     max_seconds: float | None = Field(default=None, gt=0)
     checkpoint_seconds: float = Field(default=45.0, ge=0)
     early_stopping: EarlyStoppingConfig | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     dtype: Literal["float32", "float64"] = "float32"
     precision: Literal["full", "bf16", "fp16"] = "full"
     accelerator: Literal["auto", "cpu", "cuda", "gpu"] = "auto"
-    devices: int | Literal["auto"] = 1
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     nodes: int = Field(default=1, ge=1)
     tensorboard: bool = False
 
@@ -274,6 +281,8 @@ class Recipe(Section):
             raise ValueError("task property needs data.targets")
         if self.task == "energy" and self.data.targets:
             raise ValueError("task energy learns energy, forces and stress; data.targets must be empty")
+        if twice := [name for name, n in Counter(target.name for target in self.data.targets).items() if n > 1]:
+            raise ValueError(f"data.targets: names must differ, {', '.join(twice)} occurs more than once")
         weights = self.loss.target_weights
         if weights is not None and len(weights) != len(self.data.targets):
             raise ValueError(f"loss.target_weights: wanted {len(self.data.targets)} numbers, got {len(weights)}")

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import nn
 
 from ase_potnet.file_safety import exclusive_lock
-from ase_potnet.models import build_model, option_names
+from ase_potnet.models import build_model, model_name, option_names
 from ase_potnet.models.equivariant_potnet import EquivariantPotNet
 from ase_potnet.models.known_elements import KnowsElements
 from ase_potnet.pretrained import load_model, model_info, save_model
@@ -104,6 +105,8 @@ def _train(recipe: Recipe, folder: Path, start: float, restart: bool, progress: 
         model = make_model(recipe, task, data)
         data = _of_known_elements(data, model)
         fingerprint = data.fingerprint()
+        if recipe.model.shift_references:
+            data = _with_shifted_energies(data)
         if recipe.data.replay is not None:
             assert recipe.model.start_from is not None
             elements = known_elements(load_model(recipe.model.start_from))  # without those that are new
@@ -153,6 +156,7 @@ def make_model(recipe: Recipe, task: Task, data: TrainingData) -> nn.Module:
     if config.start_from is not None:
         taken = _take_over(model, load_model(config.start_from))
         new = _new_elements(model, data)
+    _require_known_elements(model, data)
     scale = "scaling.mean" if task.name == "property" else "references"
     fresh = scale not in taken or not _same_targets(config, task)  # else the scale of the weights taken over stays
     if fresh:
@@ -225,6 +229,46 @@ def _new_elements(model: nn.Module, data: TrainingData) -> set[int]:
     return set(new)
 
 
+def _require_known_elements(model: nn.Module, data: TrainingData) -> None:
+    """Raises ValueError for elements of the training part that the network has no weights for."""
+    if not isinstance(model, KnowsElements):
+        return
+    limit = len(model.elements)
+    if len(beyond := np.unique(data.train.numbers[data.train.numbers >= limit])):
+        which = np.flatnonzero(data.train.composition()[:, limit:].any(axis=1))
+        raise ValueError(
+            f"data: {model_name(model)} has elements up to {chemical_symbols[limit - 1]}; leave out the "
+            f"{len(which):,} structures for training with {', '.join(chemical_symbols[z] for z in beyond)}, such as "
+            f"{data.train.ids[which[0]]!r}"
+        )
+
+
+def _with_shifted_energies(data: TrainingData) -> TrainingData:
+    """Without the energies for validation and test where the training part lacks an element: none was shifted."""
+    shifted_by = data.train.take(np.flatnonzero(data.train.has("energy")))
+    if not len(shifted_by):
+        return data
+    known = np.zeros(len(chemical_symbols), dtype=bool)
+    known[shifted_by.numbers] = True
+    parts: dict[str, Any] = {}
+    n_lost, missing = 0, set[int]()
+    for name, part in (("val", data.val), ("test", data.test)):
+        if part is None:
+            continue
+        lost = part.composition()[:, ~known].any(axis=1) & part.has("energy")
+        energy = np.where(lost, np.nan, part.values["energy"])
+        parts[name] = replace(part, values=part.values | {"energy": energy})
+        n_lost += int(lost.sum())
+        missing |= set(part.numbers[~known[part.numbers]].tolist())
+    if not n_lost:
+        return data
+    note = (
+        f"energies of {n_lost:,} structures for validation or test are not compared: the training part, by which the "
+        f"references are shifted, lacks {', '.join(chemical_symbols[z] for z in sorted(missing))}"
+    )
+    return replace(data, **parts, notes=(*data.notes, note))
+
+
 def _fit(training: Training, recipe: Recipe, report: Report, restart: bool) -> bool:
     """Run Lightning's trainer. Whether this is the first process."""
     if training.progress.stopped:
@@ -275,6 +319,8 @@ def _accelerator(recipe: Recipe) -> str:
     """Lightning's own "auto" would take Apple's GPUs, which have no float64."""
     if recipe.accelerator == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if recipe.accelerator != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"accelerator: PyTorch sees no GPU for {recipe.accelerator!r}; use 'cpu' or 'auto'")
     return recipe.accelerator
 
 

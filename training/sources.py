@@ -58,6 +58,8 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
     absent = len(split.train) + len(split.val) + len(split.test) - sum(map(len, parts))
     if absent:
         notes.append(f"{absent:,} ids of the split are not in the data")
+    if unused := len(dataset) - sum(map(len, parts)):
+        notes.append(f"{unused:,} structures are in no part of the split" + (" or have no target" if targets else ""))
     if torn := _torn_groups(parts):
         notes.append(
             f"{torn:,} groups of structures of one origin are in several parts, so that errors come out too small; "
@@ -81,6 +83,8 @@ def load_training_data(recipe: Recipe, *, progress: bool = True) -> TrainingData
         raise ValueError(
             f"loss.kind_weights: no frame is of the kind {', '.join(unknown)}; the data have {', '.join(sorted(kinds))}"
         )
+    if recipe.loss.differences is not None and len(np.unique(train.family)) == len(train):
+        notes.append("loss.differences does nothing: no two structures for training have one cell and the same atoms")
     n_lost = sum(map(len, parts)) - len(train) - len(arrays["val"]) - (len(test) if test else 0) - n_free
     if n_lost > 0 and data.val is None:
         notes.append(f"{n_lost:,} structures left out: no label, or beyond max_structures or max_atoms")

@@ -24,8 +24,8 @@ def assessment_table(result: Assessment) -> str:
             force, energy = measures.get("forces_mae"), measures.get("energy_mae")
             lines.append(
                 counts
-                + (f"{'-':>12}" if force is None else f"{force:>12.4f}")
-                + (f"{'-':>12}" if energy is None else f"{energy:>12.4f}")
+                + (f"{'-':>12}" if force is None else f"{force:>12.3g}")
+                + (f"{'-':>12}" if energy is None else f"{energy:>12.3g}")
             )
     lines += [f"wrote {file}" for file in result.files]
     return "\n".join(lines)

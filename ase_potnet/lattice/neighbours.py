@@ -18,11 +18,14 @@ from torch import Tensor
 from ase_potnet.lattice.buckets import Bucket
 from ase_potnet.lattice.potentials.base import radial_values
 from ase_potnet.lattice.real_space import RadialTerms, floor_divide, nonzero_flat, nonzero_less
+from ase_potnet.lattice.recomputing import recomputed
 from ase_potnet.lattice.reduction import half_widths, integer_grid
 
 _DISTANCES = 1 << 18  # looked at together: their memory stays in cache
 _BLOCK = 1 << 20  # distances whose neighbours are summed together
 _FEW_CHANNELS = 8  # summed pair by pair up to here, as products of matrices above
+_KEPT = 1 << 25  # values of pairs kept for derivatives; where there are more, all are computed again for them,
+_VALUES = 1 << 22  # so many together
 
 
 def sum_over_neighbours(bucket: Bucket, sources: Tensor, terms: RadialTerms, field: bool) -> Tensor:
@@ -35,9 +38,12 @@ def sum_over_neighbours(bucket: Bucket, sources: Tensor, terms: RadialTerms, fie
     near = _Columns(bucket)
     flat = sources.reshape(-1, n_channels)
     n_primitives, n_orders = len(terms.primitives), 4 if field else 1
-    total = sources.new_zeros(n_orders * n_primitives, n_structures, n, n_channels)
-    for some, rows in _parts(slice(0, n_structures), slice(0, n), near.count, _BLOCK):
-        row, column, structure = near.pairs(some, rows)
+    shape = (n_orders * n_primitives, n_structures, n, n_channels)
+    few = n_channels <= _FEW_CHANNELS
+    per_pair = shape[0] * (2 * n_channels + 2 if few else 2)  # about, values that derivatives want
+
+    def add_pairs(total: Tensor, some: slice, rows: slice, row: Tensor, column: Tensor, structure: Tensor) -> Tensor:
+        """Adds what some pairs give. total: (n_outputs, S, n, C)"""
         pairs = zip(near.columns, near.rows, strict=True)
         edges = [there.index_select(0, column) - here.index_select(0, row) for there, here in pairs]
         x = edges[0] * edges[0] + edges[1] * edges[1] + edges[2] * edges[2]  # (E,)
@@ -49,21 +55,36 @@ def sum_over_neighbours(bucket: Bucket, sources: Tensor, terms: RadialTerms, fie
             slopes = radial_values(terms.primitives, terms.complete, alphas, x, order=1)
             weights += [-2 * slope * edge for edge in edges for slope in slopes]
         other = near.atoms.index_select(0, column)
-        if n_channels <= _FEW_CHANNELS:
+        if few:
             of_row, of_other = flat.index_select(0, row), flat.index_select(0, other)
             for k, values in enumerate(weights):
                 sums = total[k].view(-1, n_channels)
                 sums.index_add_(0, row, values[:, None] * of_other)
                 back = values if k < n_primitives else -values  # index_add_ with alpha takes twenty times as long
                 sums.index_add_(0, other, back[:, None] * of_row)
-            continue
-        shape = (some.stop - some.start, rows.stop - rows.start, n)
+            return total
+        block = (some.stop - some.start, rows.stop - rows.start, n)
         entry = (row - (some.start * n + rows.start) - structure) * n + other
         for k, values in enumerate(weights):
-            matrix = x.new_zeros(math.prod(shape)).index_add(0, entry, values).view(shape)
+            matrix = x.new_zeros(math.prod(block)).index_add(0, entry, values).view(block)
             total[k, some, rows] += matrix @ sources[some]
             back = matrix.transpose(1, 2) @ sources[some, rows]
             total[k, some] += back if k < n_primitives else -back
+        return total
+
+    def sums_of(some: slice, rows: slice) -> Tensor:
+        return add_pairs(sources.new_zeros(shape), some, rows, *near.pairs(some, rows))
+
+    total = sources.new_zeros(shape)
+    everything = slice(0, n_structures), slice(0, n)
+    parts = list(_parts(*everything, near.count, _BLOCK))
+    first = near.pairs(*parts[0])
+    if torch.is_grad_enabled() and per_pair * len(first[0]) * len(parts) > _KEPT:
+        for part in _parts(*everything, near.count, _VALUES // per_pair):
+            total = total + recomputed(sums_of, *part)
+    else:
+        for part in parts:
+            total = add_pairs(total, *part, *(first if part is parts[0] else near.pairs(*part)))
     return total.view(n_orders, n_primitives, n_structures, n, n_channels).permute(2, 3, 0, 1, 4)
 
 

@@ -20,12 +20,13 @@ from ase_potnet.lattice.plan import Costs, plan_sums
 from ase_potnet.lattice.potentials.base import Decomposition, Potential, decompose
 from ase_potnet.lattice.primitive_sums import primitive_pair_sums
 from ase_potnet.lattice.reciprocal_space import fourier_weights
+from ase_potnet.lattice.recomputing import recomputed
 from ase_potnet.lattice.small_crystal import is_small_crystal, small_crystal_sums
 from ase_potnet.lattice.source_waves import sum_sources_over_waves
 from ase_potnet.lattice.structures import PeriodicFlags, Structures, is_finite, read_structures
 
 _FEW_ATOMS = 40  # cos and sin of every wave up to here, factorised plane waves above (about)
-_ROWS = 1 << 18  # pair values of a slab or wire held at a time
+_ROWS = 1 << 17  # pair values of a slab or wire held at a time
 _KEPT_BLOCKS = 16  # of more blocks than these, derivatives compute again what they need
 
 
@@ -214,10 +215,4 @@ def _partial_sums(bucket: Bucket, charges: Tensor, decomposition: Decomposition,
     chunks = _row_chunks(bucket.n_max, 4 * len(parts.alphas))
     if len(chunks) <= _KEPT_BLOCKS or not torch.is_grad_enabled():
         return torch.cat([block(right[0][some], right[1][some]) for some in chunks])[None]
-    from torch.utils.checkpoint import checkpoint  # in torch 2.6 it brings sympy along
-
-    rows = [
-        checkpoint(block, right[0][some], right[1][some], use_reentrant=False, preserve_rng_state=False)
-        for some in chunks
-    ]
-    return torch.cat(rows)[None]
+    return torch.cat([recomputed(block, right[0][some], right[1][some]) for some in chunks])[None]

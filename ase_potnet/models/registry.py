@@ -30,11 +30,14 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> nn.Modul
     Raises:
         ValueError: naming name or options, with the nearest valid word.
     """
-    known = option_names(name)
-    for key in options or {}:
+    model_class = _model_class(name)
+    defaults = {field.name: field.default for field in dataclasses.fields(model_class.Config)}
+    known = tuple(defaults)
+    for key, value in (options or {}).items():
         if key not in known:
             raise ValueError(f"options: {name} has no option {key!r}{_hint(key, known)}; there are {', '.join(known)}")
-    model_class = _model_class(name)
+        if isinstance(defaults[key], int | float) and not isinstance(value, int | float):
+            raise ValueError(f"options: {key} of {name} must be of the kind of {defaults[key]!r}, got {value!r}")
     model: nn.Module = model_class(model_class.Config(**(options or {})))
     return model
 

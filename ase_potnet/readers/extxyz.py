@@ -20,7 +20,10 @@ from ase_potnet.readers.entry import ID_KEYS, Entry, refuse
 from ase_potnet.readers.files import Progress, open_text, stem
 from ase_potnet.readers.structures import set_isotopes
 
-_PAIR = re.compile(r'([^\s="\\{}\[\]]+)=(?:"([^"\\]*)"|([^\s"\\]+))(?:\s+|$)')
+_PAIR = re.compile(
+    r'(?:"(?P<name>[^"\\]*)"|(?P<word>[^\s="\\{}\[\]]+))='  # key; what stands in quotes may have spaces
+    r'(?:"(?P<text>(?:[^"\\]|\\")*)"|(?P<plain>[^\s"]+))(?:\s+|$)'
+)
 _ISOTOPE = re.compile(r"^\s*[DT](?=\s)")
 _NUMBERS = {**atomic_numbers, "D": 1, "T": 1}
 _COLUMNS = {"species:S:1:pos:R:3": 4, "species:S:1:pos:R:3:forces:R:3": 7}
@@ -55,7 +58,8 @@ def _fields(texts: dict[str, str], without: tuple[str, ...]) -> dict[str, Any]:
 
 def _texts(comment: str) -> dict[str, str]:
     """The key=value pairs of a comment line as they are written, without quotes."""
-    return {key: quoted or plain for key, quoted, plain in _PAIR.findall(comment)}
+    pairs = (match.groupdict("") for match in _PAIR.finditer(comment))
+    return {pair["name"] or pair["word"]: pair["text"].replace(r"\"", '"') or pair["plain"] for pair in pairs}
 
 
 def _frames(stream: TextIO) -> Generator[list[str] | str, None, None]:

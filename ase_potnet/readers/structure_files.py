@@ -108,7 +108,7 @@ def read_checked(file: Path) -> Atoms:
     Raises ValueError for a file that is missing, or a structure that cannot be right.
     """
     if not file.is_file():
-        raise ValueError(f"FILE: no file {file}")
+        raise ValueError(f"FILE: {file} is a folder" if file.is_dir() else f"FILE: no file {file}")
     count = 0
     try:
         for entry in structure_entries(file):

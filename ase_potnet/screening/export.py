@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_potnet.file_safety import replacing
+from ase_potnet.screening.sources import WRITTEN_BY
 from ase_potnet.screening.store import DONE, FIXED, Record, opened, records
 
 _ROWS = 10_000  # of a Parquet file that are in memory at once
@@ -130,7 +131,7 @@ def _labelled(record: Record) -> Atoms:
     assert record.atoms is not None
     atoms = record.atoms.copy()
     plain = {k: v for k, v in record.values.items() if isinstance(v, (int, float, str, bool)) and k != "energy"}
-    atoms.info.update(plain, id=record.id)
+    atoms.info.update(plain, id=record.id, written_by=WRITTEN_BY)
     if "energy" in record.values:
         atoms.calc = SinglePointCalculator(atoms, energy=record.values["energy"])
     return atoms
@@ -169,6 +170,7 @@ def _entry(record: Record) -> dict[str, Any]:
     return {
         "@module": "pymatgen.entries.computed_entries",
         "@class": "ComputedStructureEntry",
+        "written_by": WRITTEN_BY,
         "entry_id": record.id,
         "energy": record.values["energy"],
         "correction": 0.0,

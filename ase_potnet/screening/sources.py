@@ -27,6 +27,7 @@ from ase_potnet.readers.mp_summary import pymatgen_atoms
 from ase_potnet.readers.structure_files import SUFFIXES, is_structure_file, structure_entries, without_inputs
 from ase_potnet.readers.structures import check
 
+WRITTEN_BY = "potnet screen"  # mark of exported structures
 COLLECTIONS = (".json", ".jsonl", ".csv", ".db", ".aselmdb", ".lmdb", ".npz")
 _JSON_IDS = (*ID_KEYS, "entry_id")
 
@@ -202,7 +203,7 @@ def _find(path: str | Path) -> list[tuple[Path, str]]:
 def files_in_folder(folder: Path) -> list[Path]:
     """The structure files in a folder and those inside it, by their names."""
     inside = sorted(file for file in folder.rglob("*") if file.is_file() and _is_source(file.relative_to(folder)))
-    return without_inputs([file for file in inside if not _is_table(file)])
+    return without_inputs([file for file in inside if not _is_result(file)])
 
 
 def _is_source(path: Path) -> bool:
@@ -212,11 +213,14 @@ def _is_source(path: Path) -> bool:
     return is_structure_file(path) or plain_suffix(path) in COLLECTIONS or path.suffix.lower() == ".traj"
 
 
-def _is_table(file: Path) -> bool:
-    """Whether a file in a folder holds no structures by design: results of a screening, a table without CIF text."""
+def _is_result(file: Path) -> bool:
+    """Whether a file in a folder is not meant: results of a screening and their exports, a table without CIF text."""
     if plain_suffix(file) == ".db":
         with file.open("rb") as stream:
             return b"CREATE TRIGGER results_stay" in stream.read(16_384)
+    if file.suffix in (".extxyz", ".json"):
+        with file.open("rb") as stream:
+            return WRITTEN_BY.encode() in stream.read(4096)
     if plain_suffix(file) == ".csv":
         try:
             return cif_column(first_row(file)) is None

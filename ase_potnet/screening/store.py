@@ -210,7 +210,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 def _row(record: Record) -> tuple[Any, ...]:
     structure = None if record.atoms is None else json.dumps(pack(record.atoms))
-    values = json.dumps(record.values, default=_as_json)
+    values = _strict_json(record.values)
     return (
         record.key, record.id, record.source, record.status, record.task, record.reason, record.message,
         record.formula, record.n_atoms, values, structure, record.seconds, time.time(),
@@ -224,6 +224,11 @@ def check_values(values: Mapping[str, Any]) -> None:
     if others := [name for name in values if not isinstance(name, str)]:
         raise TypeError(f"names of values must be text, got {others[0]!r}")
     json.dumps(values, default=_as_json)
+
+
+def _strict_json(values: Mapping[str, Any]) -> str:
+    """Values as JSON that SQLite reads, too: NaN and infinity, which it does not know, become null."""
+    return json.dumps(json.loads(json.dumps(values, default=_as_json), parse_constant=lambda constant: None))
 
 
 def _as_json(value: Any) -> Any:

@@ -334,15 +334,15 @@ def test_slopes_where_no_wave_vector_is_needed(dtype: torch.dtype) -> None:
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("field", [False, True])
-@pytest.mark.parametrize("pbc", [SLAB, WIRE], ids=pbc_id)
-def test_blocks_that_are_computed_again(pbc, field, monkeypatch):
-    """First and second derivatives of a large slab, of which nothing is kept between forward and backward."""
+@pytest.mark.parametrize(("field", "channels"), [(False, 1), (True, 1), (False, 12)])
+@pytest.mark.parametrize("pbc", [BULK, SLAB, WIRE], ids=pbc_id)
+def test_blocks_that_are_computed_again(pbc, field, channels, monkeypatch):
+    """First and second derivatives of a large structure, of which nothing is kept between forward and backward."""
     positions, cell = crystal(3, 8)
     shifts = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in (3, 3, 2))) @ cell
     positions = (shifts[:, None] + positions).reshape(-1, 3)  # 144 atoms
     cell = cell * torch.tensor([[3.0], [3.0], [2.0]])
-    q = sources(4, 144, 1)
+    q = sources(4, 144, channels)
 
     def derivatives():
         x, h, s = (value.clone().requires_grad_() for value in (positions, cell, q))
@@ -352,7 +352,11 @@ def test_blocks_that_are_computed_again(pbc, field, monkeypatch):
         return first, torch.autograd.grad(first[0][0].sum(), (x, h, s))
 
     module = sys.modules["ase_potnet.lattice.site_sums"]  # the name in the package is the function's
+    monkeypatch.setattr(module, "_has_matrix", lambda n_atoms, n_channels, field: False)
     expected = derivatives()
+    monkeypatch.setattr("ase_potnet.lattice.neighbours._KEPT", 0)
+    monkeypatch.setattr("ase_potnet.lattice.neighbours._VALUES", 1 << 15)
+    monkeypatch.setattr("ase_potnet.lattice.neighbours._BLOCK", 1 << 15)
     monkeypatch.setattr(module, "_KEPT_BLOCKS", 1)
     monkeypatch.setattr(module, "_ROWS", 1 << 13)
     again = Mock(wraps=torch.utils.checkpoint.checkpoint)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
-from ase.io import read
+from ase.io import read, write
 
 from ase_potnet.file_safety import replacing
 from ase_potnet.screening import Record, records, screen
 from ase_potnet.screening import export as module
 from ase_potnet.screening.export import export
+from ase_potnet.screening.sources import candidates
 from ase_potnet.screening.store import DONE, Store
 
 
@@ -103,6 +104,16 @@ def test_pymatgen_json(results: Path, tmp_path: Path) -> None:
         assert entry.structure.volume == pytest.approx(record.atoms.get_volume())
         assert entry.composition.num_atoms == record.n_atoms
         np.testing.assert_allclose(entry.structure.cart_coords, record.atoms.positions, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["r.extxyz", "r.json"])
+def test_exports_in_a_folder_are_not_screened_again(results: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / "Cu.cif", bulk("Cu"))
+    exported = export(results, folder / name)
+    assert [candidate.id for candidate in candidates(folder)] == ["Cu"]
+    assert len(list(candidates(exported))) == 4  # unless it is asked for
 
 
 def test_what_cannot_be_exported(model: Path, results: Path, tmp_path: Path) -> None:

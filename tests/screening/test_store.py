@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,16 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
     assert one.atoms is not None
     assert one.atoms.cell.array.tobytes() == record(1).atoms.cell.array.tobytes()  # type: ignore[union-attr]
     assert two.status == FAILED
+
+
+def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:
+    values = {"x": 1.5, "nan": float("nan"), "list": [1.0, -np.inf], "array": np.array([np.nan, 2.0])}
+    with Store(tmp_path / "r.db", SETTINGS) as store:
+        store.add(replace(record(1), values=values))
+    (one,) = records(tmp_path / "r.db")
+    assert one.values == {"x": 1.5, "nan": None, "list": [1.0, None], "array": [None, 2.0]}
+    with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as connection:
+        assert connection.execute("SELECT json_extract(data, '$.x') FROM results").fetchone() == (1.5,)
 
 
 def test_results_cannot_be_changed(tmp_path: Path) -> None:

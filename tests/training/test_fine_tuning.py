@@ -246,6 +246,26 @@ def test_references_are_shifted_to_the_level_of_the_data(energy_recipe: Recipe, 
     assert abs(errors[True].mean()) < 1e-3
 
 
+def test_energies_without_a_shifted_reference_are_not_compared(
+    energy_recipe: Recipe, start: str, tmp_path: Path
+) -> None:
+    frames = ase.io.read(SAMPLES / "dft_forces_sample.extxyz", ":")
+    rare = next(a for a in frames if not any(set(a.numbers) <= set(b.numbers) for b in frames if b is not a))
+    ase.io.write(tmp_path / "rest.extxyz", [a for a in frames if a is not rare])
+    ase.io.write(tmp_path / "val.extxyz", [rare, *(a for a in frames if a is not rare)])
+    data = {
+        "path": str(tmp_path / "rest.extxyz"), "val": str(tmp_path / "val.extxyz"), "split": {"fractions": [1, 0, 0]},
+    }  # fmt: skip
+    metrics = {}
+    for shift in (False, True):
+        model = {"start_from": start, "shift_references": shift}
+        run = energy_recipe | {"data": data, "model": model, "epochs": 1, "output": str(tmp_path / f"run{shift}")}
+        metrics[shift] = train(run, progress=False).metrics["val"]
+    assert metrics[False]["energy_per_atom"]["count"] == len(frames)
+    assert metrics[True]["energy_per_atom"]["count"] < len(frames)
+    assert metrics[True]["forces"]["count"] == metrics[False]["forces"]["count"]
+
+
 def test_forces_alone_leave_the_references(energy_recipe: Recipe, start: str) -> None:
     recipe = load_recipe(energy_recipe | {"model": {"start_from": start, "shift_references": True}})
     data = load_training_data(recipe, progress=False)

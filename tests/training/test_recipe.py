@@ -36,6 +36,12 @@ def load_and_set(recipe: dict[str, Any], key: str, value: Any) -> dict[str, Any]
         ("loss.target_weights", [1, 2, 3], r"loss.target_weights: wanted 2 numbers, got 3"),
         ("loss.energy.kind", "l7", r"loss.energy.kind: input should be 'mse', 'l1', 'huber' or 'norm', got 'l7'"),
         ("precision", "double", r"precision: input should be 'full', 'bf16' or 'fp16'"),
+        ("devices", 0, r"devices.*greater than or equal to 1"),
+        ("seed", 10**20, r"seed: input should be less than 4294967296"),
+        ("output", "", r"output: string should have at least 1 character"),
+        ("data.path", 5, r"data.path: wanted a path, a mapping with a path, or a list of these, got 5"),
+        ("data.path", None, r"data.path: wanted a path"),
+        ("data.targets", ["gap", "gap"], r"data.targets: names must differ, gap occurs more than once"),
         ("accelerator", "mps", r"accelerator: input should be 'auto', 'cpu', 'cuda' or 'gpu', got 'mps'"),
     ],
 )

@@ -542,6 +542,58 @@ def test_what_a_file_lacks_is_said(energy_recipe: Recipe, tmp_path: Path) -> Non
     assert "force" in notes.partition("other fields:")[2]
 
 
+def test_what_does_nothing_is_said(energy_recipe: Recipe) -> None:
+    def notes(**changes: Any) -> str:
+        return " ".join(load_training_data(load_recipe(energy_recipe | changes), progress=False).notes)
+
+    assert "1 structures are in no part of the split" in notes()  # 0.7, 0.2 and 0.1 of 12 are 8, 2 and 1
+    assert "loss.differences does nothing" in notes(loss={"differences": {}})
+    frames = str(SAMPLES / "dft_forces_sample.extxyz")
+    whole = {"path": [frames, frames], "split": {"fractions": [0.5, 0.5, 0.0]}}
+    assert "loss.differences" not in notes(loss={"differences": {}}, data=whole)
+
+
+def test_elements_beyond_the_table_are_named(energy_recipe: Recipe, tmp_path: Path) -> None:
+    frames = ase.io.read(energy_recipe["data"]["path"], ":")
+    assert isinstance(frames, list)
+    for frame in frames:
+        frame.numbers[0] = 95
+    ase.io.write(tmp_path / "frames.extxyz", frames)
+    energy_recipe["data"]["path"] = str(tmp_path / "frames.extxyz")
+    with pytest.raises(ValueError, match=r"equivariant-potnet has elements up to Pu; .* with Am, such as 'frames-"):
+        train(energy_recipe | {"model": {"name": "equivariant-potnet", "options": {"width": 8}}}, progress=False)
+
+
+def test_a_network_that_runs_away_is_told_from_wrong_structures(
+    energy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, calls = EnergyTask.loss_terms, []
+
+    def wild(self: EnergyTask, *args: Any) -> Any:
+        calls.append(self)
+        if len(calls) > 2:
+            raise ValueError("sources must be finite, got NaN or infinity")
+        return usual(self, *args)
+
+    monkeypatch.setattr(EnergyTask, "loss_terms", wild)
+    with pytest.raises(ValueError, match=r"not finite in epoch 0: lower optimiser.lr"):
+        train(energy_recipe, progress=False)
+
+
+def test_no_gpu_and_a_full_disk_are_errors_of_one_line(energy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="accelerator: PyTorch sees no GPU"):
+            train(energy_recipe | {"accelerator": "cuda"}, progress=False)
+
+    def full(*args: Any) -> None:
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"output: .*last.pt cannot be written"):
+        train(energy_recipe | {"accelerator": "cpu"}, progress=False)
+    assert not list(Path(energy_recipe["output"]).glob("*last.pt*"))
+
+
 def test_groups_that_a_split_tears_apart_are_counted(energy_recipe: Recipe, tmp_path: Path) -> None:
     frames = ase.io.read(energy_recipe["data"]["path"], ":")
     assert isinstance(frames, list)

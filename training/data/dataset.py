@@ -56,12 +56,13 @@ class Labels:
 
 
 def labels(source: Record | Atoms) -> Labels:
-    """Energy, forces and stress stored with a structure. Nothing is calculated; NaN and infinity count as missing."""
+    """Energy, forces and stress stored with a structure. Nothing is calculated.
+
+    What is no finite number counts as missing: NaN, infinity, text.
+    """
     atoms = source.atoms if isinstance(source, Record) else source
     results = getattr(atoms.calc, "results", {})
-    energy = _finite(results.get("energy"), ())
-    forces = _finite(results.get("forces"), (len(atoms), 3))
-    stress = _finite(results.get("stress"), (6,))
+    energy, forces, stress = (_label(name, results.get(name), len(atoms)) for name in ("energy", "forces", "stress"))
     return Labels(None if energy is None else float(energy), forces, stress)
 
 
@@ -83,21 +84,28 @@ def relabelled(records: Iterable[Record], names: Mapping[str, str]) -> list[Reco
         atoms, found = record.atoms.copy(), dict(getattr(record.atoms.calc, "results", {}))
         for label, name in names.items():
             found.pop(label, None)
-            if name in of_one:
-                value = np.asarray(of_one[name], dtype=np.float64)
-                is_matrix = label == "stress" and value.size == 9
-                found[label] = full_3x3_to_voigt_6_stress(value.reshape(3, 3)) if is_matrix else value
+            value = _label(label, of_one.get(name), len(atoms))
+            if value is not None:
+                found[label] = value
         atoms.calc = SinglePointCalculator(atoms)
         atoms.calc.results = found
         result.append(replace(record, atoms=atoms))
     return result
 
 
-def _finite(value: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
-    """The value as an array of that shape, or None if it is missing or not finite."""
+def _label(name: str, value: Any, n_atoms: int) -> NDArray[np.float64] | None:
+    """A label as energy (), forces (n_atoms, 3) or stress (6,); None if it is missing, not finite or of other shape."""
     if value is None:
         return None
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):  # text, or rows of unequal length
+        return None
+    if name == "energy" and array.size == 1:
+        array = array.reshape(())
+    if name == "stress" and array.size == 9:
+        array = full_3x3_to_voigt_6_stress(array.reshape(3, 3))
+    shape = {"energy": (), "forces": (n_atoms, 3), "stress": (6,)}[name]
     return array if array.shape == shape and np.isfinite(array).all() else None
 
 

@@ -14,7 +14,7 @@ from ase.io import write
 
 from ase_potnet.readers.structures import TOO_CLOSE, atomic_number, check, crystal
 from ase_potnet.training.data import Dataset, Record, join, labels, open_dataset
-from ase_potnet.training.data.dataset import as_number
+from ase_potnet.training.data.dataset import Labels, as_number, relabelled
 
 
 def three() -> Dataset:
@@ -107,6 +107,30 @@ def test_labels() -> None:
     assert labels(atoms).forces is None
 
 
+def test_labels_of_other_form() -> None:
+    atoms = bulk("Cu")
+    matrix = np.array([[1.0, 6, 5], [6, 2, 4], [5, 4, 3]])
+    for energy, stress in ((np.array([-1.5]), matrix), (-1.5, matrix.ravel())):
+        atoms.calc = SinglePointCalculator(atoms)
+        atoms.calc.results = {"energy": energy, "stress": stress}
+        found = labels(atoms)
+        assert found.energy == -1.5
+        np.testing.assert_array_equal(found.stress, np.arange(1.0, 7.0))
+    for energy in ("None", "N/A", "-1.5D+01", [1.0, 2.0], [[1.0], [2.0, 3.0]]):
+        atoms.calc.results = {"energy": energy, "forces": np.zeros(3), "stress": np.zeros(5)}
+        assert labels(atoms) == Labels(None, None, None)
+
+
+def test_text_in_a_label_costs_that_label_alone(tmp_path: Path) -> None:
+    frame = 'Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:forces:R:3 REF_energy={0} energy={0}'
+    text = "".join(f"1\n{frame.format(value)}\nCu 0 0 0 0.1 0 0\n" for value in ("-1.5", "None", "N/A", "-2.5"))
+    (tmp_path / "frames.extxyz").write_text(text)
+    records = open_dataset(tmp_path / "frames.extxyz", progress=False)
+    for found in (list(records), relabelled(records, {"energy": "REF_energy"})):
+        assert [labels(record).energy for record in found] == [-1.5, None, None, -2.5]
+        assert all(labels(record).forces is not None for record in found)
+
+
 @pytest.mark.parametrize("value", ["na", "", None, "nan", float("nan"), float("inf"), "-inf", "text", [1.0], {}])
 def test_missing_values(value: object) -> None:
     assert as_number(value) is None
@@ -126,13 +150,15 @@ def test_extxyz_round_trip(tmp_path: Path) -> None:
         Record("007", atoms, {"gap": 0.1 + 0.2, "formation.e": -1e-300}, "1e5"),
         Record("T", bulk("Fe"), {}, None),
         Record("with a space", bulk("Fe"), {"gap": 2.0}, None),
+        Record('ü/"q"', bulk("Fe"), {"band gap": 3.0}, None),
+        Record("C:\\x", bulk("Fe"), {}, None),
     ]
     data = Dataset(records)
     for name in ("a.extxyz", "a.extxyz.gz", "a.xyz.xz"):
         back = open_dataset(data.to_extxyz(tmp_path / name), progress=False)
         assert back.ids == data.ids
         assert [record.targets for record in back] == [record.targets for record in data]
-        assert [record.group for record in back] == ["1e5", None, None]
+        assert [record.group for record in back] == ["1e5", None, None, None, None]
         assert back[0].atoms.info["spacegroup_kind"] == "Fm-3m"
         for old, new in zip(data, back, strict=True):
             np.testing.assert_array_equal(new.atoms.numbers, old.atoms.numbers)
