@@ -22,7 +22,7 @@ from ase_potnet.readers.structures import set_isotopes
 
 _PAIR = re.compile(
     r'(?:"(?P<name>[^"\\]*)"|(?P<word>[^\s="\\{}\[\]]+))='  # key; what stands in quotes may have spaces
-    r'(?:"(?P<text>(?:[^"\\]|\\")*)"|(?P<plain>[^\s"]+))(?:\s+|$)'
+    r'(?:"(?P<text>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]+))(?:\s+|$)'
 )
 _ISOTOPE = re.compile(r"^\s*[DT](?=\s)")
 _NUMBERS = {**atomic_numbers, "D": 1, "T": 1}

@@ -152,13 +152,14 @@ def test_extxyz_round_trip(tmp_path: Path) -> None:
         Record("with a space", bulk("Fe"), {"gap": 2.0}, None),
         Record('ü/"q"', bulk("Fe"), {"band gap": 3.0}, None),
         Record("C:\\x", bulk("Fe"), {}, None),
+        Record("C:\\my x", bulk("Fe"), {}, None),
     ]
     data = Dataset(records)
     for name in ("a.extxyz", "a.extxyz.gz", "a.xyz.xz"):
         back = open_dataset(data.to_extxyz(tmp_path / name), progress=False)
         assert back.ids == data.ids
         assert [record.targets for record in back] == [record.targets for record in data]
-        assert [record.group for record in back] == ["1e5", None, None, None, None]
+        assert [record.group for record in back] == ["1e5", *[None] * 5]
         assert back[0].atoms.info["spacegroup_kind"] == "Fm-3m"
         for old, new in zip(data, back, strict=True):
             np.testing.assert_array_equal(new.atoms.numbers, old.atoms.numbers)
