@@ -410,6 +410,7 @@ def test_models_lists_packaged_models(
             "error: export: wanted a name that ends with",
         ),
         (("relax", "nowhere.cif"), "error: FILE: no file nowhere.cif"),
+        (("relax", str(SAMPLES)), "is a folder"),
         (("models", "nowhere"), "error: model: no packaged model"),
     ],
 )
@@ -418,6 +419,22 @@ def test_errors_are_one_line(args: tuple[str, ...], message: str, capsys: pytest
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_relax_says_what_slabs_want(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slab = bulk("Cu", cubic=True)
+    slab.pbc = (True, True, False)
+    ase.io.write(tmp_path / "slab.extxyz", slab)
+    assert run("relax", "--no-cell", str(tmp_path / "slab.extxyz")) == 2
+    assert "three periodic directions, got pbc=[True, True, False]; slabs and molecules" in capsys.readouterr().err
+
+
+def test_an_interrupted_screening_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ase_potnet.screening.command.run_screen", Mock(side_effect=KeyboardInterrupt))
+    assert run("screen", str(JARVIS), "--out", str(tmp_path / "r.db")) == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
 
 
 @pytest.mark.parametrize("command", [("predict", "a.cif", "-o"), ("screen", "a.cif", "--out")])

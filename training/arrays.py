@@ -96,6 +96,10 @@ class StructureArrays:
         counts = np.bincount(structure * 119 + self.numbers, minlength=len(self) * 119)
         return counts.reshape(-1, 119).astype(np.float64)
 
+    def holds(self, elements: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether a structure has atoms of these elements: atomic numbers, or a mask of them (119,). (S,)"""
+        return np.asarray(self.composition()[:, elements].any(axis=1))
+
     def atoms_batch(self, rows: NDArray[np.int64], dtype: torch.dtype) -> AtomsBatch:
         """The structures of these rows as a batch on the host, in float32 with their atoms near the origin."""
         atoms = self.atom_rows(rows)

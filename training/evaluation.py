@@ -40,7 +40,7 @@ def known_structures(arrays: StructureArrays, model: nn.Module) -> tuple[Structu
     unknown = np.unique(arrays.numbers[~known[arrays.numbers]])
     if not len(unknown):
         return arrays, ()
-    rows = np.flatnonzero(arrays.composition()[:, unknown].sum(axis=1) == 0)
+    rows = np.flatnonzero(~arrays.holds(unknown))
     return arrays.take(rows) if len(rows) else None, tuple(chemical_symbols[number] for number in unknown)
 
 

@@ -235,7 +235,7 @@ def _require_known_elements(model: nn.Module, data: TrainingData) -> None:
         return
     limit = len(model.elements)
     if len(beyond := np.unique(data.train.numbers[data.train.numbers >= limit])):
-        which = np.flatnonzero(data.train.composition()[:, limit:].any(axis=1))
+        which = np.flatnonzero(data.train.holds(beyond))
         raise ValueError(
             f"data: {model_name(model)} has elements up to {chemical_symbols[limit - 1]}; leave out the "
             f"{len(which):,} structures for training with {', '.join(chemical_symbols[z] for z in beyond)}, such as "
@@ -255,7 +255,7 @@ def _with_shifted_energies(data: TrainingData) -> TrainingData:
     for name, part in (("val", data.val), ("test", data.test)):
         if part is None:
             continue
-        lost = part.composition()[:, ~known].any(axis=1) & part.has("energy")
+        lost = part.holds(~known) & part.has("energy")
         energy = np.where(lost, np.nan, part.values["energy"])
         parts[name] = replace(part, values=part.values | {"energy": energy})
         n_lost += int(lost.sum())

@@ -24,8 +24,8 @@ from ase_potnet.lattice.reduction import half_widths, integer_grid
 _DISTANCES = 1 << 18  # looked at together: their memory stays in cache
 _BLOCK = 1 << 20  # distances whose neighbours are summed together
 _FEW_CHANNELS = 8  # summed pair by pair up to here, as products of matrices above
-_KEPT = 1 << 25  # values of pairs kept for derivatives; where there are more, all are computed again for them,
-_VALUES = 1 << 22  # so many together
+_KEPT = 1 << 25  # values of pairs kept for derivatives; where these want more, all are computed again,
+_VALUES = 1 << 22  # with at most so many values together
 
 
 def sum_over_neighbours(bucket: Bucket, sources: Tensor, terms: RadialTerms, field: bool) -> Tensor:

@@ -30,8 +30,7 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> nn.Modul
     Raises:
         ValueError: naming name or options, with the nearest valid word.
     """
-    model_class = _model_class(name)
-    defaults = {field.name: field.default for field in dataclasses.fields(model_class.Config)}
+    model_class, defaults = _model_class(name), _defaults(name)
     known = tuple(defaults)
     for key, value in (options or {}).items():
         if key not in known:
@@ -44,7 +43,12 @@ def build_model(name: str, options: Mapping[str, Any] | None = None) -> nn.Modul
 
 def option_names(name: str) -> tuple[str, ...]:
     """Fields of a model's config dataclass. Raises ValueError for an unknown name."""
-    return tuple(field.name for field in dataclasses.fields(_model_class(name).Config))
+    return tuple(_defaults(name))
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Fields of a model's config dataclass and their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(_model_class(name).Config)}
 
 
 def _model_class(name: str) -> Any:

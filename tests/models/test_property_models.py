@@ -211,3 +211,8 @@ def test_mixed_precision_rounds_features_not_geometry(variant):
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, rtol=0, atol=0.03 * float(wanted.detach().std()))
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_options_of_the_wrong_kind_are_named() -> None:
+    with pytest.raises(ValueError, match=r"options: width of potnet must be of the kind of \d+, got 'wide'"):
+        build_model("potnet", {"width": "wide"})
